@@ -49,7 +49,7 @@ from bioproxy.config.schema import Config, template_files
 from bioproxy.config.settings import Settings, dialect_difference, difference, in_force
 from bioproxy.doctor.doctor import Doctor
 from bioproxy.engines.lines import EngineLines
-from bioproxy.errors import BioproxyError, ConfigError, Forbidden, Problem, QueueTimeout
+from bioproxy.errors import BioproxyError, Closed, ConfigError, Forbidden, Problem
 from bioproxy.events import Bus, ConfigReloaded, EngineChanged, ModelChanged, RequestEnded
 from bioproxy.front import llamaswap_errors
 from bioproxy.front.allowance import Allowances
@@ -59,6 +59,7 @@ from bioproxy.front.many import ManyModels
 from bioproxy.front.ollama.road import Ollama
 from bioproxy.front.prefix import below
 from bioproxy.front.proxy import Front
+from bioproxy.keys import bounds
 from bioproxy.kv.budget import budgets_of
 from bioproxy.kv.saver import counted
 from bioproxy.kv.shelves import Shelves
@@ -137,6 +138,7 @@ class App:
             self.settings, bus=self.bus, catalogue=self.catalogue, pins=self.pins, state=self.state,
             shelves=self.shelves, logbook=self.logbook,
         )  # fmt: skip
+        self.fleet.bind(bounds(config.api_keys))
         if self.fleet.only is not None:  # its keeper has folders of its own, and shows all that is in them
             own = self.fleet.only.station.keeper.tenant.shelves
             own.budgets, self.shelves = self.shelves.budgets, own
@@ -154,7 +156,7 @@ class App:
             state=self.state,
             more=self.of_page(),
         )
-        self.requests.of_row = self.management.store.record
+        self.requests.of_row, self.requests.of_id = self.management.store.record, self.management.store.named
         self.dispatch = self.one() if self.settings.one else self.many()
         self.dispatch.show = self.logbook.show
         ollama = Ollama(self.dispatch, self.fleet, describe=OllamaModels(self.fleet).describe)
@@ -346,7 +348,7 @@ class App:
         try:
             await files.away(files.remove_unfinished, self.state)
         except (OSError, files.Stuck) as error:
-            log.warning("files that were left unfinished in %s stay there: %s", self.state, error)
+            log.warning("files that were left unfinished in %s stay there: %s", self.state, files.in_short(error))
 
     async def write_address(self) -> None:
         """Write down where we listen, if we do, for whoever cannot read the configuration any more."""
@@ -355,14 +357,15 @@ class App:
         try:
             await files.away(listening.write, self.state, self.ports.listening())
         except (OSError, ValueError, files.Stuck) as error:
-            log.warning("`bioproxy status` will not find this program if its configuration breaks: %s", error)
+            said = "`bioproxy status` will not find this program if its configuration breaks: %s cannot be written: %s"
+            log.warning(said, self.state / listening.NAME, files.in_short(error))
 
     async def remove_address(self) -> None:
         """We listen no more. What stays there leads nowhere, and says by its pid that it is old."""
         try:
             await files.away(listening.remove, self.state)
         except (OSError, files.Stuck) as error:
-            log.warning("%s in %s stays there: %s", listening.NAME, self.state, error)
+            log.warning("%s in %s stays there: %s", listening.NAME, self.state, files.in_short(error))
 
     async def stop(self, deadline: float) -> None:
         """End in order: listeners, waiters, streams (up to `deadline` seconds), saves, services, engine.
@@ -402,7 +405,7 @@ class App:
             self.management.end_streams()
             self.live.close()
         finally:
-            self.fleet.refuse(QueueTimeout("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
+            self.fleet.refuse(Closed("bioproxy is shutting down; try again", retry_after=max(1, round(deadline))))
 
     async def close_spans(self) -> None:
         if self.dispatch.spans is not None:
@@ -465,6 +468,7 @@ class App:
             log.warning("these keys changed and need a restart: %s", ", ".join(self.late))
         self.loaded = loaded
         self.settings.take(config, loaded.dialect)
+        self.fleet.bind(bounds(config.api_keys))
         self.set_up_log(loaded)
         await self.ports.secure(tls)
         await self.write_address()

@@ -239,7 +239,7 @@ class Station:
         while True:
             await self.gate.wait_draining()
             await asyncio.sleep(SETTLE_SECONDS)
-            if self.gate.draining and not self.gate.running:
+            if self.gate.draining and not self.gate.at_work:
                 cuts = self.gate.cuts
                 if await self.all_idle() and cuts == self.gate.cuts:  # what was cut meanwhile is not in that answer
                     self.gate.settled()

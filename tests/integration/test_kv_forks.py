@@ -16,7 +16,8 @@ from bioproxy import aio
 from bioproxy.kv import contexts, keeping
 from bioproxy.kv.snapshot import Pin
 from fakes.fake_engine import FakeEngine
-from support.kv_rig import Asked, Rig, rig, text
+from support.kv_rig import Asked, HeldCommit, Rig, rig, text
+from support.leaks import until
 
 AGENTS = 4
 REPOSITORY = text(300, "a repository")
@@ -118,3 +119,85 @@ async def test_a_conversation_that_has_gone_on_waits_for_nobody(tmp_path: Path) 
         assert match is not None
         assert [pin.name for pin in match.snapshot.pins] == ["repo"]
         assert actions.awaited({match.snapshot.id}) is None
+
+
+async def test_next_turns_lose_no_slot_to_a_copy_of_what_they_began_with(tmp_path: Path) -> None:
+    """Agents that have a slot each go on at once, after a save. A further one takes the slot that nobody wants."""
+    async with FakeEngine(slot_folder=tmp_path, parallel=4, cache_ram=0, decode_rate=20) as engine, rig(engine) as one:
+        one.gate.resize(4)
+        answer = await kept(one)
+        tasks = [(REPOSITORY, answer, text(10 * number, "a task")) for number in range(1, 5)]
+        answers = [each.answer for each in await waiting_together(one, *tasks)]
+        assert await one.save_idle() == 4
+        before = one.keeper.restorer.restores["ok"]
+        turns: list[tuple[str, ...]] = [(*task, said, " go on") for task, said in zip(tasks, answers, strict=True)]
+        asked = await waiting_together(one, *turns)
+        assert [each.evaluated < 10 for each in asked] == [True] * 4, [each.timings for each in asked]
+        assert await one.save_idle() == 4
+        turns = [(*turn, each.answer, " and on") for turn, each in zip(turns, asked, strict=True)]
+        asked = await waiting_together(one, *turns[1:], (REPOSITORY, answer, " a fifth agent"))
+        assert [each.evaluated < 10 for each in asked] == [True] * 4, [each.timings for each in asked]
+        assert one.keeper.restorer.restores["ok"] == before
+
+
+async def test_conversations_that_go_on_at_once_after_a_crash_are_all_brought_back(tmp_path: Path) -> None:
+    """While the first is restored, the others wait; then they all run, and nobody could restore anything any more."""
+    async with FakeEngine(slot_folder=tmp_path, parallel=4, cache_ram=0, decode_rate=20) as engine, rig(engine) as one:
+        one.gate.resize(4)
+        texts = [(text(300 + 10 * number, f"conversation {number}"),) for number in range(4)]
+        answers = [each.answer for each in await waiting_together(one, *texts)]
+        assert await one.save_idle() == 4
+        await engine.restart()
+        one.keeper.gone("killed")
+        await one.attach()
+        turns = [one.ask(*said, answer, " go on") for said, answer in zip(texts, answers, strict=True)]
+        asked = await asyncio.gather(*turns)
+        assert [each.evaluated < 20 for each in asked] == [True] * 4, [each.timings for each in asked]
+        assert one.keeper.restorer.restores["ok"] == 4
+        assert await engine.violations() == []
+
+
+async def test_once_a_slot_action_is_in_doubt_nothing_is_restored_for_others(tmp_path: Path) -> None:
+    """What hung may still strike (rule 4). Nor is more restored than `seconds` allow."""
+    async with FakeEngine(slot_folder=tmp_path, parallel=2, cache_ram=0) as engine, rig(engine) as one:
+        asked = await one.ask(OTHER)
+        await one.save_idle()
+        await engine.restart()
+        one.keeper.gone("killed")
+        await one.attach()
+        actions = one.keeper.actions
+        actions.waiting = lambda: [one.want(OTHER, asked.answer, " go on")]
+        assert actions.missed(set(), None, 1.0) is not None
+        assert actions.missed(set(), None, 0.0) is None
+        one.keeper.decisions.doubt = "a restore hung"
+        assert actions.missed(set(), None, 1.0) is None
+
+
+async def waiting_together(one: Rig, *texts: tuple[str, ...]) -> list[Asked]:
+    """Requests that waited while something else had the engine alone."""
+    grant = await one.gate.acquire(work="background", exclusive=True)
+    requests = [aio.spawn(one.ask(*text), name="agent") for text in texts]
+    await until(lambda: len(one.gate.queue.tickets()) == len(texts))
+    await one.keeper.actions.fork()
+    grant.release()
+    return await asyncio.gather(*requests)
+
+
+async def test_who_waits_for_a_snapshot_takes_no_slot_from_who_came_meanwhile(tmp_path: Path) -> None:
+    """What is still being made a snapshot is waited for; in that time the slot that was free before got work to do."""
+    step = HeldCommit()
+    async with FakeEngine(slot_folder=tmp_path, parallel=2, cache_ram=0) as engine, rig(engine) as one:
+        one.gate.resize(2)
+        one.keeper.tenant.step = step
+        first = await one.ask(OTHER)
+        await one.save_idle(settle=False)
+        await asyncio.to_thread(step.blocked.wait, 10)
+        asked = [await one.ask(text(300, name), store=False) for name in ("second", "third")]
+        again = aio.spawn(one.ask(OTHER, first.answer, " go on"), name="waits")
+        await until(lambda: one.gate.queue.running)
+        second = text(300, "second"), asked[0].answer, " more"
+        await one.ask(*second, store=False)
+        step.go_on.set()
+        assert (await again).prepared.status == "restored"
+        assert one.keeper.holds(one.want(*second))
+        assert await engine.violations() == []

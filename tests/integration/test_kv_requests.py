@@ -13,13 +13,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bioproxy import aio
+from bioproxy.engines.answers import Timings
 from bioproxy.engines.pace import PERIOD
 from bioproxy.events import SnapshotDropped, SnapshotMissing, SnapshotRestored
 from fakes.fake_engine import FakeEngine
 from support.kv_rig import Rig, rig, text
+from support.leaks import until
 
 SPEED = 5000  # prompt tokens per second
 LONG = text(500, "a")
@@ -570,12 +573,93 @@ async def test_strict_isolation_erases_every_slot(tmp_path: Path) -> None:
         assert (await one.ask(text(300, "alice's"), " mine", " too", group="bob")).evaluated < 10
 
 
+async def test_strict_isolation_holds_after_a_client_left_a_template(tmp_path: Path) -> None:
+    """Rule 22: what it asked beside the template is its group's, though the slot was everybody's before."""
+    async with started(tmp_path, engine={"cache_ram": 0}, isolate="strict") as one:
+        await one.warm(LONG)
+        secret = text(100, " mine")
+        await one.ask(LONG, secret, group="alice", template=True, complete=False)
+        own = await one.ask(LONG, secret, " and", group="alice", template=True, complete=False)
+        assert own.evaluated < 10
+        other = await one.ask(LONG, secret, group="bob", template=True)
+        assert other.prepared.status == "restored"
+        assert other.evaluated >= 100
+
+
+async def test_strict_isolation_looks_at_every_slot(tmp_path: Path) -> None:
+    """Rule 22: a request may run in another slot than the one that we take it to, and find there what we don't know."""
+    async with started(tmp_path, engine={"cache_ram": 0, "parallel": 2}, isolate="strict", policy="off") as one:
+        one.gate.resize(2)
+        one.keeper.residents.clear(empty=True)
+        await one.ask(LONG, group="alice", complete=False)
+        assert (await one.ask(LONG, " mine", group="bob")).cached == 0
+
+
+async def test_strict_isolation_waits_for_what_runs_in_another_slot(tmp_path: Path) -> None:
+    """Rule 22: what another group's request leaves there would be in reach; those of one group run side by side."""
+    async with started(tmp_path, engine={"cache_ram": 0, "parallel": 2}, isolate="strict", policy="off") as one:
+        one.gate.resize(2)
+        one.keeper.residents.clear(empty=True)
+        want = one.want(LONG, group="alice")
+        grant = await one.gate.acquire(key=want)
+        prepared = await one.keeper.prepare(want, grant)
+        await one.ask("hers, too", group="alice")
+        asking = aio.spawn(one.ask(LONG, group="bob"), name="bob")
+        await until(lambda: one.gate.queue.unbegun)
+        one.keeper.served(want, prepared, Timings(), complete=False)
+        grant.release()
+        assert (await asking).cached == 0
+
+
+async def test_who_waited_for_an_erased_slot_saves_nothing_that_is_gone(tmp_path: Path) -> None:
+    """Of two that wait for the same, the first one saved and erased what the second one meant to; it wants no file."""
+    async with started(tmp_path, engine={"cache_ram": 0, "parallel": 2}, isolate="strict") as one:
+        one.gate.resize(4)
+        await one.ask(LONG, group="alice")
+        grant = await one.gate.acquire()
+        asked = [one.ask(LONG, f" {name}'s", group=name, store=False) for name in ("bob", "carl")]
+        asking = [aio.spawn(each, name="asks") for each in asked]
+        await until(lambda: len(one.gate.queue.unbegun) == 2)
+        grant.release(unsent=True)
+        await asyncio.gather(*asking)
+        await one.settle()
+        assert [snapshot.group for snapshot in one.keeper.list()] == ["alice"]
+
+
 async def test_strict_isolation_needs_no_slot_actions(tmp_path: Path) -> None:
     """Rule 22: without --slot-save-path another prompt takes the content's place."""
     async with started(tmp_path, engine={"cache_ram": 0, "faults": {"slot_actions": False}}, isolate="strict") as one:
         await one.ask(LONG, group="alice")
         assert (await one.ask(LONG, " mine", group="bob")).cached <= 1  # what every prompt begins with
         assert (await one.ask(LONG, " mine", " too", group="bob")).evaluated < 10
+
+
+async def test_a_template_that_is_saved_before_its_warm_up_could_is_everybodys(tmp_path: Path) -> None:
+    """A request came at its end, so its save was put off; then that of what is displaced is of the template."""
+    async with started(tmp_path) as one:
+        want = one.want(LONG, template=True, prefix="@code", version="1")
+        want = msgspec.structs.replace(want, background=True)
+        tokens = (await one.llama.tokenize(LONG))[:-1]
+        grant = await one.gate.acquire(work="background", key=want)
+        prepared = await one.keeper.prepare(want, grant)
+        one.keeper.served(want, prepared, await one.llama.prefill(tokens), complete=True)
+        grant.release()
+        assert await one.save_idle() == 1
+        assert one.keeper.has_snapshot(want) is not None
+        await restart(one)
+        asked = await one.ask(LONG, " question", group="alice", template=True)
+        assert asked.prepared.status == "restored"
+
+
+async def test_what_is_no_llama_server_is_not_erased(tmp_path: Path) -> None:
+    """Rule 22: it can't be, so it is served, and the log says that the key does not hold there."""
+    async with started(tmp_path, isolate="strict") as one:
+        await one.attach(build="")
+        await fake(one).forget()
+        for group in ("alice", "bob"):
+            await one.ask(LONG, group=group)
+        assert {request.target for request in await fake(one).requests()} == {"/completion"}
+        assert any("no llama-server" in note for note in one.keeper.statistics().notes)
 
 
 async def test_policy_always_restores_and_saves_around_each_templated_request(tmp_path: Path) -> None:

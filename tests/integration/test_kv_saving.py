@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import stat
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from bioproxy.gate.gate import Gate
 from bioproxy.kv.budget import values_of
 from fakes.fake_engine import FakeEngine
 from support.config_files import settings
-from support.kv_rig import Rig, rig, text
+from support.kv_rig import HeldCommit, Rig, rig, text
 
 SPEED = 5000  # prompt tokens per second
 LONG = text(500, "a")
@@ -144,13 +143,7 @@ async def test_a_save_waits_for_users(tmp_path: Path) -> None:
 
 async def test_the_grant_goes_back_before_the_disk_is_waited_for(tmp_path: Path) -> None:
     """Rule 1: fsync and rename hold nobody up."""
-    blocked, go_on = threading.Event(), threading.Event()
-
-    def step(name: str) -> None:
-        if name == "private":
-            blocked.set()
-            go_on.wait(10)
-
+    step = HeldCommit()
     async with started(tmp_path, options={"step": step}) as one:
         one.keeper.tenant.step = lambda _name: None
         await one.ask(LONG)
@@ -158,10 +151,10 @@ async def test_the_grant_goes_back_before_the_disk_is_waited_for(tmp_path: Path)
         grant = await one.gate.acquire(work="background", exclusive=True)
         assert await one.keeper.moments.save_idle(grant) == 1
         grant.release()
-        await asyncio.to_thread(blocked.wait, 10)
+        await asyncio.to_thread(step.blocked.wait, 10)
         assert one.heard(SnapshotSaved) == []
         assert (await one.ask(LONG, " more", store=False)).evaluated < 10
-        go_on.set()
+        step.go_on.set()
         await one.settle()
         assert len(one.heard(SnapshotSaved)) == 1
 
@@ -211,6 +204,20 @@ async def test_a_full_disk_stops_saving_until_it_is_over(
         assert await one.save_idle() == 1
         assert [event.paused for event in one.heard(SavingPaused)] == [True, False]
         assert one.keeper.statistics().paused == ""
+
+
+async def test_what_was_written_before_the_trouble_does_not_end_it(tmp_path: Path) -> None:
+    """Its commit may end after a later save has failed."""
+    async with started(tmp_path, options={"first_retry": 0.0}) as one:
+        await one.settle()
+        async with one.keeper.tenant.shelf.writing:  # a slow disk
+            assert await one.warm(LONG, settle=False)
+            await fake(one).faults(save="full")
+            await one.ask(LONG, "and then?")
+            assert await one.save_idle(settle=False) == 0
+        await one.settle()
+        assert len(one.keeper.list()) == 1
+        assert one.keeper.statistics().paused == "engine"
 
 
 async def test_what_the_engine_does_not_save_concerns_that_content_only(

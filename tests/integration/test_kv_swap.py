@@ -19,6 +19,7 @@ from bioproxy.kv import moments
 from bioproxy.kv.shelves import Shelves
 from fakes.fake_engine import FakeEngine
 from fakes.real_engine import RealEngine, reason_to_skip
+from support.apps import MS
 from support.http import free_port
 from support.kv_rig import Rig, rig, text
 
@@ -380,6 +381,37 @@ async def test_an_engine_that_dies_in_a_restore_is_not_given_that_file_again(tmp
         assert one.keeper.statistics().restores == {"failed": 1}
         await one.restart([one.want(LONG)])
         assert (await one.ask(LONG, first.answer, " more")).prepared.status == ""
+
+
+async def test_an_engine_that_was_gone_before_a_restore_takes_no_snapshot_with_it(tmp_path: Path) -> None:
+    """It never saw the file, so that is not to blame: the next life has it."""
+    async with started(tmp_path) as one:
+        first = await one.ask(LONG)
+        await one.restart()
+        await fake(one).kill()
+        await one.keeper.moments.bring_back([one.want(LONG)])
+        assert one.keeper.statistics().restores == {"failed": 1}
+        await one.restart([one.want(LONG)])
+        assert (await one.ask(LONG, first.answer, " more")).prepared.status == "restored"
+
+
+async def test_an_engine_that_is_stopped_in_a_restore_takes_no_snapshot_with_it(tmp_path: Path) -> None:
+    """An unload closes our connections, and that is no fault of the file."""
+    async with started(tmp_path) as one:
+        first = await one.ask(LONG)
+        await one.restart()
+        await fake(one).faults(restore_seconds=60.0)
+
+        async def asked() -> bool | None:
+            return any("action=restore" in request.target for request in await fake(one).requests()) or None
+
+        bringing = aio.spawn(one.keeper.moments.bring_back([one.want(LONG)]), name="start")
+        assert await aio.poll(asked, interval=10 * MS, deadline=30.0)
+        await one.pool.close()
+        await bringing
+        one.pool.reopen()
+        await one.restart([one.want(LONG)])
+        assert (await one.ask(LONG, first.answer, " more")).prepared.status == "restored"
 
 
 async def test_several_slots_get_a_snapshot_each(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ tokens. Whatever is read faster than evaluated pays, be it a few tokens: how fas
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,18 @@ WORDS = ["stone", "river", "cloud", "amber", "silent", "copper", "meadow", "wint
 def text(words: int, seed: str = "") -> str:
     """About `words` tokens that begin in their own way."""
     return f"{seed}:" + "".join(f" {WORDS[number * 7 % len(WORDS)]}{number % 89}" for number in range(words))
+
+
+class HeldCommit:
+    """A `step` that holds each commit, ten seconds at most, until `go_on` is set; `blocked` is set once one is held."""
+
+    def __init__(self) -> None:
+        self.blocked, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, name: str) -> None:
+        if name == "private":
+            self.blocked.set()
+            self.go_on.wait(10)
 
 
 class Asked(msgspec.Struct):
@@ -111,7 +124,7 @@ class Rig:
             grant.release()
         return Asked(prepared, timings, msgspec.json.decode(raw)["content"])
 
-    async def warm(self, static: str, *, prefix: str = "@code", version: str = "1") -> bool:
+    async def warm(self, static: str, *, prefix: str = "@code", version: str = "1", settle: bool = True) -> bool:
         """Evaluate a template's static beginning and keep it, as a warm-up does."""
         want = self.want(static, template=True, prefix=prefix, version=version)
         tokens = (await self.llama.tokenize(static))[:-1]
@@ -123,17 +136,19 @@ class Rig:
             kept = await self.keeper.keep(want, len(tokens), grant, seconds=(timings.prefill or 0.0) + 1.0)
         finally:
             grant.release()
-        await self.settle()
+        if settle:
+            await self.settle()
         return kept
 
-    async def save_idle(self) -> int:
-        """Save what is resident, as after some idle seconds, and wait until it is on disk."""
+    async def save_idle(self, *, settle: bool = True) -> int:
+        """Save what is resident, as after some idle seconds, and wait until it is on disk (`settle`)."""
         grant = await self.gate.acquire(work="background", exclusive=True)
         try:
             count = await self.keeper.moments.save_idle(grant)
         finally:
             grant.release()
-        await self.settle()
+        if settle:
+            await self.settle()
         return count
 
     async def restart(self, wants: Sequence[Want] | None = None) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bioproxy.config.check import find_problems
 from bioproxy.config.schema import Config, Key
 from bioproxy.errors import ConfigError
-from bioproxy.keys import Keyring, everyone, presented
+from bioproxy.keys import Keyring, bounds, everyone, presented
 
 
 def shown(**headers: str) -> str | None:
@@ -162,3 +162,9 @@ def test_a_single_key_is_everybody() -> None:
     key = Keyring(("sk-1",)).find("sk-1")
     assert key is not None
     assert everyone(("sk-1",)) == key.group
+
+
+def test_keys_of_one_name_have_one_bound_or_none_that_is_told() -> None:
+    """Whose `max_running` is which, for requests that wait while it changes."""
+    keys = [Key(key="1", name="ann", max_running=2), Key(key="2", name="bob", max_running=1), Key(key="3", name="bob")]
+    assert bounds([*keys, "4"]) == {"ann": 2, "key 4": 0}

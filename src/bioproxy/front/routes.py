@@ -160,6 +160,12 @@ def common() -> Router[Route]:
     return router
 
 
+def may_prompt(method: str, path: str) -> bool:
+    """Whether a request that takes a grant may go on from what a slot holds; what is embedded or ranked does not."""
+    found = ONE.find(method, path)
+    return found is None or found[0].dialect is not None or found[0].endpoint == "/infill"
+
+
 def of_one() -> Router[Route]:
     """With what only one engine has; the rest is unknown, and passes."""
     router = common()

@@ -29,7 +29,7 @@ from bioproxy.activity import Record
 from bioproxy.engines.refused import refusal
 from bioproxy.errors import NOT_JSON, EngineProtocolError, EngineUnavailable, Forbidden, RequestError
 from bioproxy.front.exchange import Exchange
-from bioproxy.front.routes import OTHER_GRANT, Gate
+from bioproxy.front.routes import OTHER_GRANT, Gate, may_prompt
 from bioproxy.gate.gate import Grant
 from bioproxy.models.claim import Claim, Recalled
 from bioproxy.station import Station
@@ -275,10 +275,15 @@ async def granted(
     request = exchange.request
     path = exchange.record.req_path or request.path
     adapters = request.method == "POST" and path == ADAPTERS
+    group = exchange.principal.group if exchange.principal else ""
+    prompted = not alone and may_prompt(request.method, path)
     grant = await acquire(exchange, engine, claim, exclusive=alone or adapters)
-    whole = False
+    whole = sent = False
     try:
+        if prompted:
+            await engine.keeper.admit(group, grant)
         claim.sending()
+        sent = True
         if alone:
             whole = await free(exchange, engine, headers, body)
         else:
@@ -289,13 +294,14 @@ async def granted(
         raise
     finally:
         engine.keeper.unknown(
-            "a client's own slot action" if alone else f"{request.method} {path} may have used a slot"
+            "a client's own slot action" if alone else f"{request.method} {path} may have used a slot",
+            group=group if prompted else None,
         )
         if adapters:  # another KV cache from here on: the engine is met anew, with another fingerprint (kv-rule 2)
             engine.attachment.meet_again("a client changed its LoRA adapters")
         # of an unknown route it is not known whether its answer came out of a slot
         known = not alone and exchange.route.endpoint != OTHER_GRANT.endpoint and exchange.record.status == 200
-        grant.release(cut=not whole, computed=known)
+        grant.release(cut=sent and not whole, unsent=not sent, computed=known)
 
 
 @contextmanager

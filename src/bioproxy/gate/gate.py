@@ -15,7 +15,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 from types import TracebackType
@@ -135,6 +135,8 @@ class Grant(msgspec.Struct, eq=False):
 
     async def wait_exclusive(self, seconds: float) -> bool:
         """Have the engine alone as soon as it can be; False if that is not within `seconds`."""
+        unbegun = self.gate.queue.unbegun
+        unbegun.add(self.ticket)
         try:
             async with asyncio.timeout(seconds):
                 while not self.try_exclusive():
@@ -142,6 +144,8 @@ class Grant(msgspec.Struct, eq=False):
                     await self.gate.returned.wait()
         except TimeoutError:
             return False
+        finally:
+            unbegun.discard(self.ticket)
         return True
 
     def release(self, *, cut: bool = False, unsent: bool = False, computed: bool = True) -> None:
@@ -187,7 +191,16 @@ class Owners:
 
     def __init__(self) -> None:
         self.running: dict[str, int] = {}
+        self.bounds: dict[str, int] = {}
         self.gates: WeakSet[Gate] = WeakSet()
+
+    def bind(self, bounds: Mapping[str, int]) -> None:
+        """From now on these are the bounds (0: none), also for requests that wait already."""
+        self.bounds.clear()
+        self.bounds.update(bounds)
+        for gate in self.gates:
+            if gate.queue.anyone:
+                gate.dispatch()
 
     def freed(self, gate: Gate) -> None:
         """A request of such an owner ended in `gate`: another one may go in another gate."""
@@ -214,7 +227,7 @@ class Gate:
         self.settings = settings
         self.owners = Owners() if owners is None else owners
         self.owners.gates.add(self)
-        self.queue = Queue(capacity=max(1, capacity), owners=self.owners.running)
+        self.queue = Queue(capacity=max(1, capacity), owners=self.owners.running, bounds=self.owners.bounds)
         self.clock = clock
         self.extends: Callable[[object], bool] = lambda _key: False
         self.reason = ""
@@ -470,6 +483,11 @@ class Gate:
     @property
     def running(self) -> int:
         return len(self.queue.running)
+
+    @property
+    def at_work(self) -> int:
+        """How many of those that run may have sent the engine anything."""
+        return len(self.queue.running - self.queue.unbegun)
 
     @property
     def idle(self) -> bool:

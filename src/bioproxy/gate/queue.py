@@ -15,9 +15,9 @@ The rules, in the order in which they decide:
 5. Of one client's tickets, one that extends what the engine holds may overtake, three times in a row at most.
 
 *Exclusive* means alone: slot actions next to a running request lose or corrupt it (kv-rules 3 and 4). A grant may ask
-to become exclusive, and is refused or not; a ticket may ask to be granted exclusively and waits until it is its turn
-and the engine is free. A client's must not starve, so after `PATIENCE` seconds its turn holds the others back; our own
-saves can wait for a quiet moment and hold nothing back.
+to become exclusive, and is refused or not (of several that wait for that, one goes after the other); a ticket may ask
+to be granted exclusively and waits until it is its turn and the engine is free. A client's must not starve, so after
+`PATIENCE` seconds its turn holds the others back; our own saves can wait for a quiet moment and hold nothing back.
 
 A *lane* is what a decision looks at: the waiting tickets that differ in nothing but their turn. A thousand requests of
 one client are one lane, whose oldest ticket speaks for all, and taking any of them out (a client left) is one step.
@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from itertools import chain, islice
 
@@ -146,10 +146,13 @@ def lane_key(ticket: Ticket) -> LaneKey:
 class Queue:
     """Who waits, who runs, and who is next. `capacity`: grants at once.
 
-    `owners`: how many tickets run of each owner with a bound; several queues may have one count.
+    `owners`: how many tickets run of each owner with a bound; several queues may have one count. `bounds`: what has
+    become of the bound of an owner whose tickets may have come with another one.
     """
 
-    def __init__(self, *, capacity: int, owners: dict[str, int] | None = None) -> None:
+    def __init__(
+        self, *, capacity: int, owners: dict[str, int] | None = None, bounds: Mapping[str, int] | None = None
+    ) -> None:
         self.capacity = capacity
         self.open = True
         self.shares = Shares()
@@ -158,7 +161,9 @@ class Queue:
         self.anyone = 0  # tickets that wait, of all classes
         self.running: set[Ticket] = set()
         self.owners: dict[str, int] = {} if owners is None else owners
+        self.bounds: Mapping[str, int] = {} if bounds is None else bounds
         self.alone: Ticket | None = None  # the ticket that has the engine for itself
+        self.unbegun: set[Ticket] = set()  # of those that run: wait to have it alone, and have sent nothing yet
         self.draining = False
         self.cut_serial = 0  # the newest grant when the last response was cut
         self.cut_at = 0.0
@@ -247,7 +252,9 @@ class Queue:
         """The lane whose turn it is; one that does not fit only if its oldest ticket has lost its patience."""
         impatient = -math.inf if self.draining else now - patience  # while the engine drains
         found = [
-            lane for lane in lanes if not self.bounded(lane) and (self.fits(lane) or lane.oldest().arrived <= impatient)
+            lane
+            for lane in lanes
+            if not self.full(lane.owner, lane.max_running) and (self.fits(lane) or lane.oldest().arrived <= impatient)
         ]
         return min(found, key=lambda lane: lane.rank(now), default=None)  # rules 3 and 4: `rank`
 
@@ -255,9 +262,10 @@ class Queue:
         """Whether this lane's tickets may go beside what runs: exclusive ones go alone."""
         return not lane.exclusive or not (self.running or self.draining)
 
-    def bounded(self, lane: Lane) -> bool:
-        """Whether this lane's owner runs as much as it may."""
-        return bool(lane.max_running) and self.owners.get(lane.owner, 0) >= lane.max_running
+    def full(self, owner: str, most: int) -> bool:
+        """Whether an owner whose tickets came with the bound `most` (0: none) runs as much as it may."""
+        most = self.bounds.get(owner, most) if most else 0
+        return bool(most) and self.owners.get(owner, 0) >= most
 
     def crowd(self, ticket: Ticket) -> int:
         """How many tickets of clients wait, as far as they are in this one's way.
@@ -265,10 +273,12 @@ class Queue:
         What waits for its own owner's bound takes no other's place, and is its own crowd.
         """
         lanes = [*self.lanes["user"].values(), *self.lanes["side"].values()]
-        held = self.bounded(self.lanes[ticket.work][lane_key(ticket)])
         owner = ticket.owner or ticket.client
+        held = self.full(owner, ticket.max_running)
         return sum(
-            len(lane.tickets) for lane in lanes if self.bounded(lane) == held and (not held or lane.owner == owner)
+            len(lane.tickets)
+            for lane in lanes
+            if self.full(lane.owner, lane.max_running) == held and (not held or lane.owner == owner)
         )
 
     def take(self, ticket: Ticket, now: float) -> None:
@@ -335,8 +345,10 @@ class Queue:
             self.draining = self.capacity > 1 and now - self.cut_at < NOTICE
 
     def try_exclusive(self, ticket: Ticket) -> bool:
-        """Give the engine to `ticket` alone if nothing else runs or drains."""
-        if ticket.state is not State.RUNNING or len(self.running) > 1 or self.draining:
+        """Give the engine to `ticket` alone if nothing else is at work in it, or may still be."""
+        if ticket.state is not State.RUNNING or self.draining or self.alone not in {None, ticket}:
+            return False
+        if not self.running <= self.unbegun | {ticket}:
             return False
         self.alone = ticket
         return True
@@ -372,7 +384,7 @@ class Queue:
     def held_up(self) -> Ticket | None:
         """The one that has waited longest of clients' tickets that wait for the engine, not for others of their key."""
         lanes = chain(self.lanes["user"].values(), self.lanes["side"].values())
-        found = (lane.oldest() for lane in lanes if not self.bounded(lane))
+        found = (lane.oldest() for lane in lanes if not self.full(lane.owner, lane.max_running))
         return min(found, key=lambda ticket: ticket.number, default=None)
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from bioproxy import aio
 from bioproxy.engines.answers import Timings
@@ -39,6 +39,8 @@ RECALL = 1.0  # seconds for a request that is asked again, beside what moving it
 ERASE_FIRST = "the slot has to be erased before this request, and an earlier one is not over yet; try again"
 PARKED = 32  # requests that are kept in memory, to be asked again
 MOMENT = 0.02  # seconds in which requests that go on from one context are taken to have come together
+LOOKED_AT = 8  # waiting requests for each free slot that are looked at
+FOR_OTHERS = 1.0  # seconds of restores for others that whoever has the engine waits for
 ROOM = 0.5  # share of the RAM cache that is counted on: checkpoints lie there, too, and what we did not see
 
 
@@ -47,7 +49,8 @@ class Actions:
 
     The reasons: `busy` (other requests ran, so there could be no slot action, and the engine keeps no copy), `slow` (a
     user would have waited too long for it), `failed`, `forgotten` (the engine's RAM cache did not have it any more),
-    `ended` (the engine's process did), `unknown` (a request that is not ours used the slot).
+    `ended` (the engine's process did), `unknown` (something else used the slot: a request that is not ours, or that
+    the engine sent there and we thought elsewhere).
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class Actions:
         clock = asyncio.get_running_loop().time
         started = clock()
         saved = [await self.save(place) for place in plan.saves]
-        prepared.save_seconds = clock() - started if saved else 0.0
+        prepared.save_seconds += clock() - started if saved else 0.0
         prepared.kept = sum(place.tokens for place, done in zip(plan.saves, saved, strict=True) if done)
         if not (plan.save and saved[0]):
             self.displace(plan, "failed" if plan.save else "slow")
@@ -154,57 +157,111 @@ class Actions:
             return
         if ahead:
             await asyncio.sleep(MOMENT)
-        end, size = match.snapshot.end, match.snapshot.tokens
-        others = [one for one in self.residents.order if one is not place and one.state in STANDING]
-        held = sum(one.end == end for one in others)
-        for other in sorted(others, key=lambda one: not one.empty):
-            wanted = held < self.waiting_for(match)
-            if not wanted and not (ahead and other.empty):
+        end, tried = match.snapshot.end, set[Resident | None]()
+        held = sum(one.end == end for one in self.residents.slots if one is not place and one.state in STANDING)
+        while True:
+            wanted, taken = self.needing(match, place)
+            other = self.spare(match, taken | tried)
+            if other is None or (held >= wanted and not (ahead and other.empty)):
                 return
-            room = self.decisions.room - sum(one.tokens for one in self.residents.slots) + other.tokens
-            unsaved = self.decisions.unsaved(other)
-            if other.end == end or size > room or self.decisions.worth_saving(other, unsaved):
+            tried.add(other)
+            if (slot := await self.number_of(other)) is None:
                 continue
-            slot = await self.number_of(other)
-            if slot is not None:
-                if not await self.bring(match, other, slot, unsaved=unsaved):
-                    return
-                held += 1
+            if not await self.bring(match, other, slot, unsaved=self.decisions.unsaved(other)):
+                return
+            held += 1
 
     async def fork(self, place: Resident | None = None) -> None:
-        """Give slots to the requests that wait to go on from one context, but for `place`, which is somebody's.
+        """Give slots to the requests that wait: what they go on from, but for `place`, which is somebody's.
 
         The last thing before an exclusive grant ends: then they are all let in at once, and none of them has the engine
         alone. Nothing is awaited after the last look, so nobody comes between it and that end.
         """
         if len(self.residents.slots) == 1 or self.residents.parks or not self.decisions.restoring:
             return
-        tried = set[str]()
-        while (match := self.awaited(tried)) is not None:
-            tried.add(match.snapshot.id)
-            await aio.shielded(self.spread(match, place, ahead=True))
+        if self.decisions.erasing:
+            return  # what is another group's would be in reach of the request at hand
+        tried, left = set[str](), FOR_OTHERS
+        while True:
+            if (context := self.awaited(tried, place)) is not None:
+                tried.add(context.snapshot.id)
+                await aio.shielded(self.spread(context, place, ahead=True))
+            elif (found := self.missed(tried, place, left)) is not None:
+                other, match = found
+                tried.add(match.snapshot.id)
+                left -= match.snapshot.size / self.decisions.tenant.knowledge.speeds.restore
+                if (slot := await self.number_of(other)) is not None:
+                    await aio.shielded(self.bring(match, other, slot, unsaved=self.decisions.unsaved(other)))
+            else:
+                return
 
-    def awaited(self, tried: Container[str]) -> Match | None:
-        """A context that was not `tried`, from which one request goes on that no slot has more for, or several do."""
-        index, scope = self.decisions.tenant.shelf.index, self.decisions.tenant.scope
-        asked = Counter[str]()
-        for want in self.waiting() if index.named else ():
-            resident = self.residents.choose(want.cuts, want.size)[1]
-            for position, cut in enumerate(want.cuts, 1):
-                for one in [index.snapshots[identity] for identity in index.named.get(cut.digest, ())]:
-                    if one.id not in tried and owner(one)[1] in (None, want.group) and usable(one, scope):
-                        asked[one.id] += 1
-                        if position >= resident or asked[one.id] > 1:
-                            return Match(one, one.end, exact=True)
+    def next(self) -> Sequence[Want]:
+        """What the requests want that may be let in next; however many wait behind them, they are not looked at."""
+        return self.waiting()[: LOOKED_AT * len(self.residents.slots)]
+
+    def missed(self, tried: Container[str], place: Resident | None, seconds: float) -> tuple[Resident, Match] | None:
+        """A slot that nobody goes on from, and what a waiting request would have to evaluate without it.
+
+        Within `seconds`: whoever has the engine now waits for it.
+        """
+        taken, matches, largest = {place}, list[Match](), seconds * self.decisions.tenant.knowledge.speeds.restore
+        for want in self.next() if self.decisions.restoring else ():
+            chosen, shared = self.residents.choose(want.cuts, want.size)
+            match = None
+            if not (want.background or self.residents.scales(want.lora)[1]):
+                match = self.decisions.best(want, 0 if chosen in taken else shared)
+            if match is not None and match.snapshot.id not in tried and match.snapshot.size <= largest:
+                matches.append(match)
+            elif shared:
+                taken.add(chosen)
+        for match in matches:
+            if (other := self.spare(match, taken)) is not None:
+                return other, match
         return None
 
-    def waiting_for(self, match: Match) -> int:
-        """How many of the waiting requests go on from a snapshot, and may."""
-        mine = owner(match.snapshot)[1]
-        return sum(
-            mine in (None, want.group) and any(cut.digest == match.digest for cut in want.cuts)
-            for want in self.waiting()
-        )
+    def spare(self, match: Match, taken: Container[Resident | None]) -> Resident | None:
+        """A slot with room for a snapshot that is not `taken` and holds nothing worth a save; an empty one first."""
+        room = self.decisions.room - sum(one.tokens for one in self.residents.slots) - match.snapshot.tokens
+        fit = [
+            one
+            for one in self.residents.order
+            if one.state in STANDING
+            and one not in taken
+            and one.end != match.snapshot.end
+            and one.tokens + room >= 0
+            and not self.decisions.worth_saving(one, self.decisions.unsaved(one))
+        ]
+        return min(fit, key=lambda one: not one.empty, default=None)
+
+    def awaited(self, tried: set[str], place: Resident | None = None) -> Match | None:
+        """A context that was not `tried`, for a waiting request of which no slot but `place` has more."""
+        index, scope = self.decisions.tenant.shelf.index, self.decisions.tenant.scope
+        looked_at = set(tried)
+        for want in self.next() if index.named else ():
+            for cut in want.cuts:
+                for one in [index.snapshots[identity] for identity in index.named.get(cut.digest, ())]:
+                    if one.id not in looked_at and usable(one, scope):
+                        looked_at.add(one.id)
+                        if self.needing(match := Match(one, one.end, exact=True), place)[0]:
+                            return match
+        return None
+
+    def needing(self, match: Match, place: Resident | None) -> tuple[int, set[Resident | None]]:
+        """How many waiting requests go on from a snapshot and find no more than it in a slot; the slots of the others.
+
+        A slot belongs to the first that goes on from it, and `place` is somebody's already. So a conversation's next
+        turn needs no copy of what it began with, and does not lose its slot to one.
+        """
+        mine, count, taken = owner(match.snapshot)[1], 0, {place}
+        for want in self.next():
+            at = (n for n, cut in enumerate(want.cuts, 1) if cut.digest == match.digest)
+            position = next(at, 0) if mine in (None, want.group) else 0
+            chosen, shared = self.residents.choose(want.cuts, want.size)
+            if shared > position and chosen not in taken:
+                taken.add(chosen)
+            elif position:
+                count += 1
+        return count, taken
 
     async def bring(self, match: Match, place: Resident, slot: int, *, unsaved: int = 0) -> bool:
         """Restore a snapshot that no request has asked for yet; the first that uses it will judge it."""
@@ -226,11 +283,13 @@ class Actions:
         return await aio.shielded(self.save_it(place, template=template, limit=limit, pins=pins))
 
     async def save_it(self, place: Resident, *, template: bool, limit: float, pins: tuple[Pin, ...]) -> bool:
+        if not (place.savable or place.recallable):  # whoever wanted it saved may have waited for the engine since
+            return False
         found = await self.unpark(place) if place.parked else place
         slot = await self.holding(found) if found is not None else None
         if found is None or slot is None:
             return False
-        saved = await self.saver.save(found, slot, template=template, limit=limit, pins=pins)
+        saved = await self.saver.save(found, slot, template=template or found.shared, limit=limit, pins=pins)
         self.doubted(self.saver.uncertain)
         return saved
 
@@ -238,9 +297,9 @@ class Actions:
 
     def displace(self, plan: Plan, why: str) -> None:
         """What `plan.place` holds was not saved and is about to go: the server keeps a copy, or it is lost."""
-        if not plan.displaces:
-            return
         place = plan.place
+        if not plan.displaces or not place.tokens:
+            return
         if why != "busy" and (plan.erase or plan.match is not None):
             poked = policy.worth_poking(self.decisions.unsaved(place), self.decisions.tenant.knowledge.speeds)
             copied = poked and self.restorer.pokes and not plan.erase
@@ -328,10 +387,20 @@ class Actions:
             return place.slot or 0
         if not place.tokens or place.parked:
             return None
+        views = [view for view in await self.look() if view.n_prompt_tokens]
+        if not any(view.is_processing for view in views):
+            self.correct({view.id: view.n_prompt_tokens or 0 for view in views})
         taken = self.residents.taken()
-        views = [view for view in await self.look() if view.id not in taken and view.n_prompt_tokens]
         others = [one for one in self.residents.slots if one.slot is None and one.tokens and not one.parked]
-        return told_apart(place, others, views)
+        return told_apart(place, others, [view for view in views if view.id not in taken])
+
+    def correct(self, counts: Mapping[int, int]) -> None:
+        """Forget what the slots' own counts of tokens disprove."""
+        for one in self.residents.disproved(counts):
+            if self.decisions.worth_saving(one, self.decisions.unsaved(one)):
+                self.lose(one, "unknown")
+            one.clear(empty=False)
+            one.slot = None
 
     async def slot_for(self, place: Resident) -> int:
         """A slot to restore into: an empty one, else the one that holds `place`, else the first one.

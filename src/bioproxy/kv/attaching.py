@@ -245,6 +245,8 @@ def examine(facts: EngineFacts, found: Fingerprint, config: Kv) -> Findings:
     arguments = found.arguments
     if config.isolate == "strict" and arguments.ram_cache:
         findings.remark("kv.isolate: strict needs --cache-ram 0, or the engine keeps a copy of what we erase")
+    if config.isolate == "strict" and not facts.build:
+        findings.remark("kv.isolate: strict does not hold here: what is no llama-server cannot be emptied")
     if config.isolate == "strict" and facts.slots > 1:
         findings.remark(
             "kv.isolate: strict erases all slots when another group asks, so groups wait for each other; run with -np 1"

@@ -104,6 +104,7 @@ class Decisions:
         self.fault = self.elsewhere = self.doubt = ""
         self.traits = Traits()
         self.literal = False  # kv.policy: always, on one slot
+        self.erasing = False  # kv.isolate: strict, on a llama-server; others cannot be emptied
         self.several = False  # the engine has several slots, and chooses one by itself
         self.context = 0  # tokens that a slot can hold (0: not known)
         self.room = math.inf  # tokens that all slots can hold together
@@ -138,7 +139,7 @@ class Decisions:
 
         That is so for nearly each request. At least one cut must be resident.
         """
-        if self.literal or self.config.isolate == "strict" or not self.findings.diverging:
+        if self.literal or self.erasing or not self.findings.diverging:
             return False
         if place.end != want.cuts[position - 1].digest:
             return False
@@ -158,15 +159,17 @@ class Decisions:
         restoring: bool,
         saving: bool,
         endangered: Sequence[Resident] = (),
+        slots: Sequence[Resident] = (),
     ) -> Plan | None:
         """What has to be done for `want`, of which `position` cuts are in `place`; None (nearly always) for nothing.
 
-        `endangered`: other slots that the server will clear for it. If a request must not leave a snapshot early
+        `endangered`: other slots that the server will clear for it. `slots`: all that the server chooses from, if not
+        only `place`: what stands in any of them may be used for it. If a request must not leave a snapshot early
         (`--swa-full`), it must not leave a restored slot early either, nor may the server keep a copy of that slot.
         """
         shared = want.cuts[position - 1].digest if position else b""
         fragile = restoring and not self.findings.diverging and not (place.live or place.empty)
-        erase = self.config.isolate == "strict" and foreign(place, want)
+        erase = self.erasing and any(one.foreign(want.group) for one in slots or (place,))
         erase = erase or (fragile and (not shared or place.end != shared))
         match = self.best(want, 0 if erase else position) if restoring else None
         erase = erase or (fragile and match is not None)
@@ -423,8 +426,3 @@ def held_by(match: Match, place: Resident) -> int:
     if match.exact and match.digest == place.end:
         return min(place.tokens, match.snapshot.tokens)
     return place.tokens_at(match.digest)
-
-
-def foreign(place: Resident, want: Want) -> bool:
-    """Whether a slot may hold another group's conversation."""
-    return not place.empty and not place.shared and not (place.whole and place.group == want.group)

@@ -346,7 +346,7 @@ class Watch:
         except (BioproxyError, OSError) as error:
             if isinstance(error, Unreadable):
                 raise
-            raise Unreadable(f"cannot read {path}, which the engine runs: {error}") from error
+            raise Unreadable(f"cannot read {path}, which the engine runs: {files.in_short(error)}") from error
         self.files.append(Watched(path, identity, stamp))
         return identity
 
@@ -358,7 +358,7 @@ class Watch:
                 if stamp != file.stamp and self.identify(file.path) != file.identity:
                     return f"{file.path} was overwritten while the engine runs what it held before; restart the engine"
             except (BioproxyError, OSError) as error:
-                return f"{file.path} is gone while the engine runs it: {error}"
+                return f"{file.path} is gone while the engine runs it: {files.in_short(error)}"
             file.stamp = stamp
         return ""
 

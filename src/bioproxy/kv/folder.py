@@ -145,7 +145,7 @@ class Folder:
 
     def probe(self) -> None:
         """Write, rename, look at and remove a small file. Raises FolderError with what went wrong."""
-        path = self.path / f"{TEMPORARY}probe"
+        path = self.path / f"{TEMPORARY}probe-{os.urandom(4).hex()}"  # models that start at once look at once
         try:
             write_whole(path, b"bioproxy looks whether it can write here", unfinished=TEMPORARY)
             files.look(path)

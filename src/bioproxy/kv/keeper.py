@@ -147,6 +147,7 @@ class Keeper:
         `alone` False: a request that was granted before may still reach it, so no slot action now (kv-rule 4).
         """
         self.decisions.doubt = ""
+        self.decisions.erasing = self.config.isolate == "strict" and bool(facts.build)
         self.pause.renewed()
         try:
             await self.template.meet(facts)  # first, or yesterday's snapshots would be brought back
@@ -169,10 +170,13 @@ class Keeper:
         self.actions.forget("unknown")
         self.on_new_prompts()
 
-    def unknown(self, reason: str) -> None:
-        """A request that is not ours used a slot: what is resident is not known."""
+    def unknown(self, reason: str, *, group: str | None = None) -> None:
+        """A request that is not ours used a slot: what is resident is not known. `group`: whose, if `admit`ted."""
         log.debug("what is resident is unknown: %s", reason)
+        own = [one for one in self.residents.slots if group is not None and not one.foreign(group)]
         self.actions.forget("unknown")
+        for one in own:
+            one.by = group
 
     # the way of a request
 
@@ -264,7 +268,7 @@ class Keeper:
         at_risk = [one for one in residents.endangered(place) if one.savable] if residents.parks else []
         if not position or at_risk or not self.decisions.nothing_to_do(want, place, position):
             restoring = self.decisions.restoring and not crossing
-            position = await self.make_fit(prepared, want, grant, position, restoring=restoring, at_risk=at_risk)
+            place, position = await self.make_fit(prepared, want, grant, place, position, restoring=restoring)
             shared = want.cuts[position - 1].digest if position else b""
         if position:
             prepared.reach = want.cuts[position].offset if position < len(want.cuts) else want.size
@@ -272,40 +276,53 @@ class Keeper:
             self.restorer.expect(place, shared, prepared, end=want.end)
         if not position or place.state in AWAY:
             residents.somewhere(place)
-        residents.take(place, shared)
+        residents.take(place, shared, want.group)
         place.lora, place.mixed = lora, place.mixed or crossing
         return prepared
+
+    async def admit(self, group: str, grant: Grant) -> None:
+        """A request of `group` that we don't read: with `kv.isolate: strict` nothing of others is left for it."""
+        if self.decisions.erasing:
+            await self.prepare(Want(group=group), grant)
 
     async def make_fit(
         self,
         prepared: Prepared,
         want: Want,
         grant: Grant,
+        place: Resident,
         position: int,
         *,
         restoring: bool,
-        at_risk: Sequence[Resident],
-    ) -> int:
-        """Plan and act; how many cuts of `want` are in the slot then. `at_risk`: what the request would drive out."""
-        place, saving = prepared.place, self.actions.saving
-        assert place is not None
-        waited = 0.0
-        if restoring and self.tenant.shelf.committing and self.decisions.soon(want, position):
+    ) -> tuple[Resident, int]:
+        """Plan and act; the slot that the engine will take then, and how many cuts of `want` are in it."""
+        residents = self.residents
+        if restoring and self.saver.commits and self.decisions.soon(want, position):
             started = self.clock()
             await self.saver.settle()
-            waited = self.clock() - started
-        plan = self.decisions.plan(want, place, position, restoring=restoring, saving=saving, endangered=at_risk)
+            prepared.save_seconds = self.clock() - started
+            place, position = residents.choose(want.cuts, want.size)  # others went on meanwhile
+            prepared.place, prepared.status = place, "resident" if position else ""
+            prepared.expected = place.tokens_at(want.cuts[position - 1].digest) if position else 0
+        plan = self.decisions.plan(
+            want,
+            place,
+            position,
+            restoring=restoring,
+            saving=self.actions.saving,
+            endangered=residents.endangered(place),
+            slots=residents.slots,
+        )
         if plan is not None:
             if plan.match is not None:
                 prepared.question = plan.match.question(want.end)
             await self.actions.carry_out(plan, grant, prepared)
-            prepared.save_seconds += waited
             position = common(want.cuts, place.digests)
             if prepared.status == "resident" and not position:
                 prepared.status, prepared.expected = "", 0
         if want.prefix and not (want.background or position or prepared.status) and self.decisions.restoring:
             self.bus.publish(SnapshotMissing(prefix=want.prefix))
-        return position
+        return place, position
 
     def served(self, want: Want, prepared: Prepared, timings: Timings | None, *, complete: bool) -> None:
         """The answer is out, or ended early (`complete` False): take down what the slot holds now.
@@ -345,6 +362,8 @@ class Keeper:
         mixed = place.mixed or cached > max(reach, SLACK)  # more than we can tell the scales of
         place.fill(want.cuts, prompt=prompt, tokens=tokens, group=want.group, prefix=want.prefix, version=want.version)
         place.source = (source, held) if held else ("", 0)
+        if want.background:  # to the token; should it be saved before its warm-up does that, it is no conversation
+            place.shared, place.head = not want.head, want.head
         place.over = residents.turns
         place.day, place.doubts = want.day, want.doubts
         place.store, place.lasts = want.store, want.lasts

@@ -32,7 +32,7 @@ from bioproxy import aio
 from bioproxy.errors import BioproxyError, in_words
 from bioproxy.gate.gate import Gate, Grant
 from bioproxy.kv import scrub
-from bioproxy.kv.actions import Actions
+from bioproxy.kv.actions import LOOKED_AT, Actions
 from bioproxy.kv.attaching import Attaching
 from bioproxy.kv.chat_template import ChatTemplate
 from bioproxy.kv.folder import FolderError
@@ -45,7 +45,6 @@ TICK = 30.0  # seconds between looks at the folder
 FREE = 2.0  # seconds in which an engine that has no requests has a grant for us
 BUSY = "the engine was not free in time"
 PARKED = attrgetter("parked")
-LOOKED_AT = 8  # waiting requests for each free slot that are looked at
 LONGEST = 3.0  # seconds of a restore that no request asked for: a user who comes meanwhile waits for it
 
 

@@ -232,12 +232,13 @@ def refuses(size: int, *, budget: int, free: int, min_free: int, written: int, w
     """Whether the disk allows a save of `size` bytes (0: not known); None: go ahead (rule 18)."""
     if size > budget:
         return Refusal("too_large", f"{mib(size)} are more than the disk budget of {mib(budget)}", pauses=False)
+    takes = f", a snapshot takes {mib(size)}" if size else ""
     if free - size < min_free:
-        reason = f"{mib(free)} are free and kv.min_free keeps {mib(min_free)}; free some space or lower kv.min_free"
-        return Refusal("min_free", reason)
+        mend = "free some space or lower kv.min_free" if min_free else "free some space"
+        return Refusal("min_free", f"{mib(free)} are free{takes} and kv.min_free keeps {mib(min_free)}; {mend}")
     if written + size > write_budget:
-        reason = f"{mib(written)} were written today and kv.write_budget allows {mib(write_budget)}; goes on tomorrow"
-        return Refusal("write_budget", reason)
+        reason = f"{mib(written)} were written today{takes} and kv.write_budget allows {mib(write_budget)}"
+        return Refusal("write_budget", f"{reason}; goes on tomorrow")
     return None
 
 

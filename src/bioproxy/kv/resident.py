@@ -44,7 +44,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from operator import attrgetter
 from typing import Literal
@@ -59,6 +59,7 @@ from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Cut, Doubt
 
 KEPT = 0.5  # share of a slot's content below which the server puts a copy into its RAM cache (facts, 4)
+OFF_BY = 2  # tokens by which the engine's count may differ from ours: the last sampled one is not evaluated
 SIMILAR = 0.10  # share of the prompt above which the server prefers a slot (--slot-prompt-similarity)
 DIGEST, NUMBER = attrgetter("digest"), attrgetter("number")
 
@@ -174,12 +175,13 @@ class Resident:
     brings it back from the RAM cache. `moved`: how much the server had moved there by then (see `Residents.moved`).
     `turn`, `over`: how many requests had begun in all when the last one there did, and when it ended.
     `lora`: the scales of the last request there; None: not known. `mixed`: some of it was computed with others.
+    `by`: the only group whose requests left anything in it but templates; None: not known.
     `doubts`: fields that may shape its prompt. `day`: what the chat template printed beside it, if that changes.
     `source`: a snapshot (its id) that holds the first so many tokens of it, by the engine's own count.
     """
 
     __slots__ = (
-        "again", "brought", "cuts", "day", "digests", "doubts", "end", "group", "head", "lasts", "live", "lora",
+        "again", "brought", "by", "cuts", "day", "digests", "doubts", "end", "group", "head", "lasts", "live", "lora",
         "mixed", "moved", "number", "over", "prefix", "prompt", "saved", "shared", "since", "slot", "source", "state",
         "store", "tokens", "turn", "version", "where",
     )  # fmt: skip
@@ -204,6 +206,7 @@ class Resident:
         self.end = b""
         self.tokens = self.prompt = self.lasts = 0
         self.group = self.prefix = self.version = self.saved = self.day = self.head = ""
+        self.by: str | None = None
         self.doubts: frozenset[Doubt] = frozenset()
         self.shared = self.mixed = False
         self.store = True
@@ -246,6 +249,7 @@ class Resident:
         self.hold(cuts)
         self.prompt, self.tokens = prompt, max(prompt, tokens)
         self.group, self.prefix, self.version = group, prefix, version
+        self.by = group
         self.state = State.WHOLE if cuts and prompt > 0 else State.PART
         self.saved = self.day = self.head = ""
         self.doubts = frozenset()
@@ -256,8 +260,13 @@ class Resident:
         self.source = ("", 0)
         self.since = 0.0
 
-    def clip(self, digest: bytes) -> None:
-        """From now on only what stands before the cut `digest` is sure: a request that shares it is under way."""
+    def clip(self, digest: bytes, group: str | None = None) -> None:
+        """From now on only what stands before the cut `digest` is sure: a request of `group` that shares it is at work.
+
+        What it does not share stays until the engine has begun with it, and for good if it is cut off before.
+        """
+        self.by = None if self.foreign(group) else group
+        self.shared, self.head = False, ""
         if self.end != digest:
             self.prompt = self.tokens_at(digest)
             position = next((n for n, cut in enumerate(self.cuts, 1) if cut.digest == digest), 0)
@@ -275,6 +284,10 @@ class Resident:
     def bounded(self) -> bool:
         """Whether it ends where a template or a head does."""
         return self.shared or bool(self.head)
+
+    def foreign(self, group: str | None) -> bool:
+        """Whether anything of another group than this one may be in it."""
+        return not (self.empty or self.shared or (self.by is not None and self.by == group))
 
     @property
     def parked(self) -> bool:
@@ -433,6 +446,21 @@ class Residents:
         """The slots of which we know whose content they hold."""
         return {one.slot for one in self.slots if one.slot is not None and one.tokens}
 
+    def disproved(self, counts: Mapping[int, int]) -> list[Resident]:
+        """What cannot be where we think, if the slots (all idle) hold so many tokens: the server chose another one.
+
+        It compares tokens, of which a prompt may share more with a slot than its cuts tell. `counts` leaves out slots
+        that tell nothing: one without a task yet, or with what was restored since.
+        """
+
+        def wrong(one: Resident) -> bool:
+            if one.slot is not None:
+                told = counts.get(one.slot)
+                return told is not None and abs(told - one.tokens) > OFF_BY
+            return one.brought is None and all(abs(told - one.tokens) > OFF_BY for told in counts.values())
+
+        return [one for one in self.slots if one.state is State.WHOLE and wrong(one)] if counts else []
+
     def settle(self, resident: Resident, slot: int) -> None:
         """We put `resident` into `slot`, as the last one that was used."""
         self.found(resident, slot)
@@ -454,8 +482,11 @@ class Residents:
                     other.clear(empty=False)
             resident.slot = slot
 
-    def take(self, resident: Resident, shared: bytes) -> None:
-        """A request that shares what stands before the cut `shared` (empty: nothing) is about to change `resident`."""
+    def take(self, resident: Resident, shared: bytes, group: str | None = None) -> None:
+        """A request that shares what stands before the cut `shared` (empty: nothing) is about to change `resident`.
+
+        `group`: whose it is; None: not known.
+        """
         for other in self.endangered(resident) if self.parks else ():
             other.slot = None
             other.state = DRIVEN_OUT.get(other.state, other.state)
@@ -468,7 +499,7 @@ class Residents:
         if len(alike := self.where.get(shared, ())) > 1:  # the server takes any of them
             for one in (resident, *alike):
                 one.slot = None
-        resident.clip(shared)
+        resident.clip(shared, group)
 
     def extends(self, cuts: Sequence[Cut]) -> bool:
         """Whether a prompt goes on from all that some slot holds."""

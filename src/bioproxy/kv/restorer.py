@@ -19,7 +19,7 @@ from collections import Counter
 from bioproxy.engines.answers import Timings
 from bioproxy.engines.facts import Restored
 from bioproxy.engines.llama import Llama
-from bioproxy.errors import BioproxyError, EngineRefused
+from bioproxy.errors import BioproxyError, EngineRefused, EngineUnavailable
 from bioproxy.events import SnapshotMissing, SnapshotRestored
 from bioproxy.kv import policy
 from bioproxy.kv.decisions import Decisions
@@ -69,7 +69,7 @@ class Restorer:
         snapshot = match.snapshot
         clock = asyncio.get_running_loop().time
         started = clock()
-        self.uncertain = ""
+        self.uncertain, asked = "", False
         try:
             with self.tenant.shelf.held(snapshot):
                 if fault := await self.verified(snapshot):
@@ -77,9 +77,10 @@ class Restorer:
                     self.tenant.bus.publish(SnapshotMissing(prefix=snapshot.prefix))
                     return False
                 await self.make_way(place, unsaved)
+                asked = True
                 restored = await self.read(snapshot, slot)
         except BioproxyError as error:
-            await self.failed(snapshot, place, error)
+            await self.failed(snapshot, place, error, asked=asked)
             prepared.status, prepared.reason, prepared.expected = "failed", error.message, 0
             prepared.seconds += clock() - started
             return False
@@ -110,8 +111,11 @@ class Restorer:
         knowledge.moved(save=False, size=snapshot.size, tokens=restored.tokens, seconds=restored.seconds)
         return restored
 
-    async def failed(self, snapshot: Snapshot, place: Resident, error: BioproxyError) -> None:
-        """Record what the failure means for the slot (kv-rule 10) and for the snapshot."""
+    async def failed(self, snapshot: Snapshot, place: Resident, error: BioproxyError, *, asked: bool) -> None:
+        """Record what the failure means for the slot (kv-rule 10) and for the snapshot.
+
+        The snapshot is not to blame if the engine was not `asked` for it, did not hear of it, or is stopped by us.
+        """
         place.clear(empty=isinstance(error, EngineRefused | Foreign))
         self.restores["failed"] += 1
         self.tenant.bus.publish(
@@ -122,7 +126,8 @@ class Restorer:
             return
         if not isinstance(error, EngineRefused | Foreign):
             self.uncertain = f"the engine went away in a restore: {error.message}"
-        await self.tenant.shelf.quarantine(snapshot, f"restoring it failed: {error.message}")
+        if asked and not (isinstance(error, EngineUnavailable) and (not error.sent or self.engine.pool.closing)):
+            await self.tenant.shelf.quarantine(snapshot, f"restoring it failed: {error.message}")
 
     def note(self, match: Match, place: Resident, restored: Restored) -> None:
         snapshot = match.snapshot

@@ -37,7 +37,7 @@ from bioproxy.kv.engine import AT_LEAST, SlotActionTimeout, limited, time_limit
 from bioproxy.kv.fingerprint import Watch
 from bioproxy.kv.folder import FolderError
 from bioproxy.kv.policy import Refusal, mib
-from bioproxy.kv.resident import Resident
+from bioproxy.kv.resident import OFF_BY, Resident
 from bioproxy.kv.shelf import Shelf
 from bioproxy.kv.shelves import Tenant
 from bioproxy.kv.snapshot import Pin, Snapshot, new_id, temporary_name
@@ -51,7 +51,6 @@ FIRST_RETRY = 20.0  # seconds until a paused save is tried again, and at most fr
 LAST_RETRY = 600.0  # the same after saves that hung, doubling in between
 UNKNOWN = 60.0  # seconds for a save of unknown size
 OF_CONTENT = (400, 413, 422, 501)  # how an engine refuses what is in the slot (older builds: images), and no other
-OFF_BY = 2  # tokens by which the engine's count may differ from ours: the last sampled one is not evaluated
 
 
 class Pause:
@@ -78,6 +77,7 @@ class Pause:
         self.warned: set[str] = set()
         self.retry_at = 0.0
         self.delay = first_retry
+        self.troubles = 0  # so far
 
     def __bool__(self) -> bool:
         """True while saving is paused, whether or not it is time to try again."""
@@ -92,6 +92,7 @@ class Pause:
         longest = LAST_RETRY if kind == "timeout" else FIRST_RETRY
         self.delay = min(longest, self.delay * 2) if self.kind == kind else self.first_retry
         self.retry_at = self.clock() + self.delay
+        self.troubles += 1
         if kind not in self.warned:
             self.warned.add(kind)
             log.warning("%ssaving snapshots is paused: %s", self.whose, reason)
@@ -160,7 +161,7 @@ class Saver:
         and its commit is under way. Raises nothing of the engine's; `uncertain` is set if what the slots hold is not
         known any more.
         """
-        self.uncertain = ""
+        self.uncertain, troubles = "", self.pause.troubles
         snapshot = self.describe(resident, template=template, pins=pins)
         shelf, folder = self.tenant.shelf, self.tenant.shelf.folder  # this engine may have another one when it ends
         if folder is None or not self.pause.due or self.tenant.unsavable(snapshot.cuts):
@@ -187,7 +188,7 @@ class Saver:
         resident.again = None
         resident.source = snapshot.id, snapshot.tokens
         shelf.committing[snapshot.id] = snapshot
-        work = self.commit(shelf, temporary, snapshot, saved.seconds)
+        work = self.commit(shelf, temporary, snapshot, saved.seconds, troubles)
         task = aio.spawn(work, name=f"commit {snapshot.name}")
         self.commits.add(task)
         task.add_done_callback(self.commits.discard)
@@ -296,8 +297,11 @@ class Saver:
 
     # after the grant
 
-    async def commit(self, shelf: Shelf, temporary: str, snapshot: Snapshot, seconds: float) -> bool:
-        """Make the written file a snapshot; a disk that refuses pauses saving."""
+    async def commit(self, shelf: Shelf, temporary: str, snapshot: Snapshot, seconds: float, troubles: int) -> bool:
+        """Make the written file a snapshot; a disk that refuses pauses saving.
+
+        `troubles`: those before it was written. It proves nothing about one that came after.
+        """
         try:
             kept = await shelf.commit(temporary, snapshot, seconds=seconds, step=self.tenant.step)
         except files.Unverified as error:
@@ -305,7 +309,7 @@ class Saver:
         except OSError as error:
             self.pause.enter("disk", f"cannot keep a snapshot: {error.strerror or error}; is the disk full?")
         else:
-            if kept is not None:
+            if kept is not None and troubles == self.pause.troubles:
                 self.pause.leave(proved=True)
             return kept is not None and kept.id in shelf.index.snapshots
         finally:

@@ -19,7 +19,7 @@ import msgspec
 
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
-from bioproxy.files import Stuck, away, touching
+from bioproxy.files import Stuck, away, in_short, touching
 from bioproxy.gate.gate import Gate
 from bioproxy.kv import files
 from bioproxy.kv.budget import Budgets, Share, shares
@@ -83,7 +83,7 @@ class Shelves:
         except Stuck as error:
             raise out_of_reach(error) from error
         except (OSError, RuntimeError) as error:  # RuntimeError: symbolic links in a ring
-            raise FolderError(f"the snapshot folder {path} cannot be found: {error}") from error
+            raise FolderError(f"the snapshot folder {path} cannot be found: {in_short(error)}") from error
         shelf = self.known.get(place)
         if shelf is None:
             self.known[place] = shelf = Shelf(path, config=self.config, bus=self.bus, budgets=self.budgets)

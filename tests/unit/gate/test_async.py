@@ -585,6 +585,25 @@ async def test_an_engine_that_drains_is_had_alone_when_it_was_seen_idle() -> Non
     assert_clean(gate)
 
 
+async def test_of_several_that_wait_to_be_alone_one_goes_after_the_other() -> None:
+    """None of them has anything in the engine, so they are not in each other's way."""
+    gate = make(capacity=2)
+    grants = [await gate.acquire(), await gate.acquire()]
+    waiting = [spawn(grant.wait_exclusive(60.0), name="alone") for grant in grants]
+    await settle()
+    first, second = sorted((0, 1), key=lambda number: not waiting[number].done())
+    assert await waiting[first]
+    assert not waiting[second].done()
+    grants[first].share()
+    await settle()
+    assert not waiting[second].done()
+    grants[first].release()
+    assert await waiting[second]
+    grants[second].release()
+    assert not gate.queue.unbegun
+    assert_clean(gate)
+
+
 async def test_what_was_exclusive_before_stays_so() -> None:
     """A warm-up that has the engine alone keeps it; a user's grant is shared again."""
     gate = make(capacity=2)
@@ -613,6 +632,26 @@ async def test_max_running_holds_for_the_engines_together() -> None:
     (await waits).release()
     assert_clean(first)
     assert_clean(second)
+
+
+async def test_another_max_running_counts_for_what_waits_already() -> None:
+    """A reload that raises it lets them go at once: newcomers, which run meanwhile, would keep them for ever."""
+    gate = make(capacity=4)
+    grants = [await gate.acquire(client="a", max_running=1)]
+    waits = [spawn(gate.acquire(client="a", max_running=1), name="a") for _ in range(3)]
+    await settle()
+    gate.owners.bind({"a": 3})
+    await settle()
+    assert [one.done() for one in waits] == [True, True, False]
+    gate.owners.bind({"a": 0})
+    grants += [await one for one in waits]
+    gate.owners.bind({"a": 1})
+    held = spawn(gate.acquire(client="a", max_running=1), name="a")
+    for grant in grants:
+        assert not held.done()
+        grant.release()
+    (await held).release()
+    assert_clean(gate)
 
 
 async def test_what_waits_for_its_own_bound_takes_no_place_in_the_queue() -> None:

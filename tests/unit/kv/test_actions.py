@@ -19,10 +19,11 @@ from bioproxy.kv import actions
 from bioproxy.kv.actions import Actions
 from bioproxy.kv.chain import chain
 from bioproxy.kv.decisions import Decisions, Plan
-from bioproxy.kv.resident import Prepared, Resident, Residents, State
+from bioproxy.kv.resident import Brought, Prepared, Resident, Residents, State
 from bioproxy.kv.restorer import Restorer
 from bioproxy.kv.saver import Pause, Saver
 from bioproxy.kv.shelves import Tenant
+from bioproxy.kv.snapshot import Snapshot
 from bioproxy.prompt import Piece
 from support.config_files import settings
 
@@ -36,6 +37,7 @@ class Engine:
         self.sizes = sizes
         self.tasks = tasks or (None,) * len(sizes)
         self.error = error
+        self.busy: int | None = None
         self.erased: list[int] = []
         self.asked: list[tuple[str, bytes]] = []
         self.kept = 699  # tokens of 700 that its RAM cache has
@@ -49,7 +51,10 @@ class Engine:
         if not self.sizes:
             await self.never.wait()
         both = enumerate(zip(self.sizes, self.tasks, strict=True))
-        views = [{"id": number, "n_prompt_tokens": size, "id_task": task} for number, (size, task) in both]
+        views = [
+            {"id": number, "n_prompt_tokens": size, "id_task": task, "is_processing": number == self.busy}
+            for number, (size, task) in both
+        ]
         return Look(200, [], msgspec.json.encode(views), 5.0)
 
     async def erase(self, slot: int) -> object:
@@ -74,6 +79,7 @@ def made(engine: Any, *, slots: int = 1) -> Actions:
     return Actions(engine, saver, Restorer(engine, tenant, decisions), Residents(slots), decisions)
 
 
+SOMETHING = Brought(Snapshot(id="0", fingerprint="", build="", cuts=(), tokens=9, prompt=9, size=9), 0.0)
 NOBODYS: Any = {"group": "", "prefix": "", "version": ""}
 
 
@@ -81,6 +87,11 @@ def filled(place: Resident, text: str, tokens: int) -> Resident:
     cuts = chain("", [Piece("", text.encode())])
     place.fill(cuts, prompt=tokens, tokens=tokens, group="", prefix="", version="")
     return place
+
+
+def slots_with(found: Actions, *tokens: int) -> list[Resident]:
+    """The slots, with so many tokens each."""
+    return [filled(slot, str(count), count) for slot, count in zip(found.residents.slots, tokens, strict=True)]
 
 
 async def test_one_slot_is_never_looked_for() -> None:
@@ -107,6 +118,31 @@ async def test_slots_with_as_many_tokens_are_told_apart_by_their_turns() -> None
     for turn, (place, tokens) in enumerate(((old, 700), (odd, 701), (new, 700))):
         filled(place, str(turn), tokens).turn = turn
     assert [await found.holding(place) for place in (old, odd, new)] == [2, 1, 0]
+
+
+async def test_what_the_counts_disprove_is_forgotten() -> None:
+    """The server chose another slot than we thought. What it overwrote is lost, and hides nobody's slot any more."""
+    found = made(Engine(700, 300, None), slots=3)
+    wrong, lost, right = slots_with(found, 500, 400, 700)
+    found.residents.found(wrong, 0)
+    assert await found.holding(right) == 0
+    assert [one.whole for one in (wrong, lost, right)] == [False, False, True]
+    assert wrong.slot is None
+
+
+async def test_what_a_slot_at_work_tells_disproves_nothing() -> None:
+    """Nor does a slot into which something was restored: until a task ran there it tells nothing."""
+    engine = Engine(700, 300, None)
+    engine.busy = 0
+    found = made(engine, slots=3)
+    one, other, restored = slots_with(found, 500, 300, 9)
+    found.residents.found(one, 0)
+    assert await found.holding(other) == 1
+    assert one.whole
+    engine.busy = None
+    restored.brought = SOMETHING
+    assert await found.holding(other) == 1
+    assert (one.whole, restored.whole) == (False, True)
 
 
 async def test_what_no_slot_holds_is_not_looked_for() -> None:

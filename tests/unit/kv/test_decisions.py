@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from bioproxy.config.schema import Kv
 from bioproxy.events import Bus
 from bioproxy.kv.chain import chain, common
-from bioproxy.kv.decisions import CANDIDATES, Decisions, Findings, foreign
+from bioproxy.kv.decisions import CANDIDATES, Decisions, Findings
 from bioproxy.kv.fingerprint import Traits
 from bioproxy.kv.policy import Question, Speeds
 from bioproxy.kv.resident import Resident, State, Want
@@ -381,17 +381,24 @@ def test_nobody_waits_for_a_save_of_unknown_length() -> None:
 )
 def test_strict_isolation_trusts_only_what_it_knows(place: Resident, *, is_foreign: bool) -> None:
     """Rule 22: an unknown slot may hold anybody's conversation."""
-    assert foreign(place, want("a", group="alice")) is is_foreign
+    assert place.foreign("alice") is is_foreign
 
 
 def test_a_template_and_an_empty_slot_are_nobodys() -> None:
     """Rule 22: templates are shared, and nothing is nothing."""
-    template, empty, torn = resident("a"), Resident(0), resident("a", group="alice")
+    template, empty = resident("a"), Resident(0)
     template.shared = True
     empty.clear(empty=True)
-    torn.clip(torn.end)
-    asked = want("a", group="alice")
-    assert [foreign(place, asked) for place in (template, empty, torn)] == [False, False, True]
+    assert [place.foreign("alice") for place in (template, empty)] == [False, False]
+
+
+@pytest.mark.parametrize("before", ["", "alice", "bob"])
+def test_what_a_request_may_have_left_is_its_groups(before: str) -> None:
+    """Rule 22: also in a slot that held a template; and it is nobody's for sure after another group's."""
+    place = resident("a", group=before)
+    place.shared = not before
+    place.clip(place.end, "alice")
+    assert [place.foreign(group) for group in ("alice", "bob")] == [before == "bob", True]
 
 
 def test_a_warm_up_restores_whatever_is_read_faster_than_evaluated() -> None:

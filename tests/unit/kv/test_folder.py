@@ -104,6 +104,20 @@ def test_a_probe_leaves_nothing(tmp_path: Path) -> None:
         Folder(tmp_path / "missing").probe()
 
 
+def test_two_may_probe_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As models do that start together: neither takes the other's file away."""
+    look = files.look
+
+    def meanwhile(path: Path) -> object:
+        monkeypatch.setattr(files, "look", look)
+        Folder(tmp_path).probe()
+        return look(path)
+
+    monkeypatch.setattr(files, "look", meanwhile)
+    Folder(tmp_path).probe()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_start_takes_what_is_whole_and_removes_the_rest(tmp_path: Path) -> None:
     """Leftovers of a kill at any point: temporary files, files without sidecar, sidecars without file."""
     whole = committed(tmp_path)

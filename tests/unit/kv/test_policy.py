@@ -171,6 +171,16 @@ def test_each_limit_of_the_disk_has_its_own_refusal() -> None:
     assert found == [("too_large", False), ("min_free", True), ("write_budget", True)]
 
 
+def test_a_refusal_says_what_the_snapshot_takes() -> None:
+    """Or nobody understands why 4 MiB that are free are too few; a `min_free` of nothing cannot be lowered."""
+    full = policy.refuses(7 << 20, budget=GIB, free=4 << 20, min_free=0, written=0, write_budget=GIB)
+    assert full is not None
+    assert full.reason == "4.0 MiB are free, a snapshot takes 7.0 MiB and kv.min_free keeps 0.0 MiB; free some space"
+    spent = policy.refuses(7 << 20, budget=GIB, free=GIB, min_free=0, written=GIB - 1, write_budget=GIB)
+    assert spent is not None
+    assert ", a snapshot takes 7.0 MiB and kv.write_budget allows 1.0 GiB" in spent.reason
+
+
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_what_nobody_asks_for_again_is_not_worth_a_byte(tokens: int, covered: int, lasting: int) -> None:
     """Only what will be asked for again counts, and of that what is on no disk; if all of it lasts, all that is new."""
