@@ -109,6 +109,28 @@ async def test_what_is_refused_is_a_row(rig: Rig) -> None:
     await held
 
 
+async def test_who_left_before_an_answer_is_a_row(rig: Rig) -> None:
+    """It says so, and not that the engine gave a status that there is not."""
+    held = await rig.ask_held("a")
+    held.cancel()
+
+    async def left() -> bool:
+        return bool((await newest(rig))["resp_status_code"] == 499)
+
+    await rig.look(left, "the row of who left")
+    assert (await newest(rig))["error_msg"] == "the client left before there was an answer"
+    await rig.release("a")
+
+
+async def test_what_is_prepared_while_nobody_waits_has_no_error(rig: Rig) -> None:
+    """202 is none."""
+    body = {"model": "a", "input": "hello", "prompt_cache_options": {"prewarm": True}}
+    headers = {"Prefer": "respond-async", "Content-Type": "application/json"}
+    answer = await call(rig.port, "POST", "/v1/responses", data=body, headers=headers)
+    found = [row for row in await rows(rig) if row["resp_status_code"] == answer.status == 202]
+    assert [row.get("error_msg", "") for row in found] == [""]
+
+
 async def test_what_is_none(rig: Rig) -> None:
     """GETs, requests without a model, and lists."""
     await rig.chat("a")

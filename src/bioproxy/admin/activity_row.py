@@ -55,7 +55,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
     """Which rows, in what order, and which page of them. Times are unix seconds; bounds are inclusive, id 0 is none.
 
-    `path` is a part of the path, `statuses` a first and a last one; the rest is equal to what a row has.
+    `path` is a part of the path, `statuses` a first and a last one, `request` the request's id; the rest is equal to
+    what a row has.
     """
 
     models: tuple[str, ...] = ()
@@ -64,6 +65,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     caches: tuple[str, ...] = ()
     statuses: tuple[int, int] | None = None
     path: str = ""
+    request: str = ""
     start: int | None = None
     end: int | None = None
     min_id: int = 0
@@ -100,7 +102,7 @@ def row_of(record: Record) -> Row:
     status = record.status or CLIENT_LEFT
     usage = record.usage if record.usage is not None and status == 200 else NOTHING
     metadata = {**record.metadata, SESSION: record.session} if record.session else dict(record.metadata)
-    error = shortened(record.error) or ("" if status == 200 else reason(status))
+    error = shortened(record.error) or (reason(status) if status >= 400 else "")
     return Row(
         timestamp=datetime.fromtimestamp(int(record.started + record.total), UTC),
         model=record.model,

@@ -61,7 +61,7 @@ def of_record(name: str, otherwise: str) -> str:
     return f"coalesce(json_extract(record_json, '$.{name}'), {otherwise})"
 
 
-CLIENT, CACHE = of_record("client", "''"), of_record("cache", "''")
+CLIENT, CACHE, IDENTITY = of_record("client", "''"), of_record("cache", "''"), of_record("id", "''")
 BY_STATUS = "CASE resp_status_code / 100 WHEN 4 THEN 'client_error' WHEN 5 THEN 'engine_error' ELSE 'ok' END"
 OUTCOME = of_record("outcome", BY_STATUS)
 SORTS = {
@@ -122,9 +122,10 @@ def prune(database: sqlite3.Connection, limit: int) -> None:
     database.execute("DELETE FROM activity WHERE id <= (SELECT max(id) FROM activity) - ?", (limit,))
 
 
-def forget(database: sqlite3.Connection, *, before: int) -> None:
-    """Take out the rows of requests that ended before a unix time."""
-    database.execute("DELETE FROM activity WHERE ts_created < ?", (before,))
+def forget(database: sqlite3.Connection, *, before: int, most: int) -> bool:
+    """Take out rows of requests that ended before a unix time, the oldest first; whether `most` did."""
+    old = "SELECT id FROM activity WHERE ts_created < ? ORDER BY ts_created, id LIMIT ?"
+    return database.execute(f"DELETE FROM activity WHERE id IN ({old})", (before, most)).rowcount == most  # noqa: S608
 
 
 def select(database: sqlite3.Connection, filters: Filters) -> Page:
@@ -154,7 +155,7 @@ def condition(filters: Filters) -> Condition:
         ("ts_created >= ?", filters.start), ("ts_created <= ?", filters.end),
         ("id >= ?", filters.min_id or None), ("id <= ?", filters.max_id or None),
         ("resp_status_code >= ?", first), ("resp_status_code <= ?", last),
-        ("instr(req_path, ?) > 0", filters.path or None),
+        ("instr(req_path, ?) > 0", filters.path or None), (f"{IDENTITY} = ?", filters.request or None),
     )  # fmt: skip
     for text, bound in bounds:
         if bound is not None:

@@ -41,6 +41,7 @@ BUSY_SECONDS = 5.0  # to wait for another program that writes to the file
 PAUSE = 0.25  # seconds that rows may wait for more of them
 LONGEST = 30.0  # seconds for anything that is asked of the worker
 AGEING_SECONDS = 3600.0  # between two looks for rows that are too old
+AT_ONCE = 1000  # of them that are taken out before others get a turn: a file may have millions
 
 
 class StoreStatistics(msgspec.Struct, frozen=True):
@@ -82,9 +83,16 @@ class ActivityStore:
     async def start(self) -> None:
         """Open the file of `store.path`, if there is one; never fails: a table in memory is better than no program.
 
-        Called again by a reload: the table goes on where `store.path` says now.
+        Called again by a reload: the table goes on where `store.path` says now. A disk that does not answer in time is
+        waited for by the worker alone.
         """
-        await self.run(self.connect)
+        if self.closed:
+            return
+        opening = self.worker.submit(self.connect)  # not `run`, which forgets what did not begin in time
+        try:
+            await self.run(opening.result)
+        except BioproxyError as error:
+            log.warning("%s", error.message)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` on the worker, after all that was asked of it before; a BioproxyError if the disk fails."""
@@ -92,7 +100,8 @@ class ActivityStore:
             async with asyncio.timeout(LONGEST):
                 return await asyncio.get_running_loop().run_in_executor(self.worker, work)
         except TimeoutError as error:
-            raise BioproxyError(f"the activity table in {self.path} does not answer; look at the disk") from error
+            place = self.path or self.settings.dialect.store.path or "memory"
+            raise BioproxyError(f"the activity table in {place} does not answer; look at the disk") from error
         except sqlite3.Error as error:
             place = self.path or "memory"
             raise BioproxyError(f"the activity table in {place} cannot be read: {error}; look at the disk") from error
@@ -121,8 +130,9 @@ class ActivityStore:
     async def put_back(self, records: Iterable[tuple[int, Record]]) -> None:
         """Have a table in memory show requests of earlier runs again; one in a file has them."""
         rows = [replace(whole(record), id=identity) for identity, record in records]
-        if rows and not self.path:
-            await self.run(lambda: self.insert(rows))
+        if rows:
+            with contextlib.suppress(BioproxyError):  # `start` said why
+                await self.run(lambda: None if self.path else self.insert(rows))
 
     async def query(self, filters: Filters) -> Page:
         return await self.run(lambda: self.after_rows(lambda: sql.select(self.database, filters)))
@@ -131,6 +141,13 @@ class ActivityStore:
         """The record of one row."""
         page = await self.query(Filters(min_id=identity, max_id=identity))
         return record_of(page.data[0]) if page.data else None
+
+    async def named(self, identity: str) -> list[Record]:
+        """The records of the newest rows whose request had this id; a client may give it to several."""
+        if not identity:
+            return []  # no id is that of no request, and would narrow nothing
+        page = await self.query(Filters(request=identity))
+        return [record_of(row) for row in page.data]
 
     async def stats(self, model: str = "") -> Stats:
         """Sums and speeds of one model, or of all."""
@@ -220,19 +237,25 @@ class ActivityStore:
             with self.lock:
                 self.next = max(self.next, sql.next_id(self.database))
 
-    def tidy(self) -> None:
-        """Take out what is too much in memory, or too old in a file; a failure costs nothing but room."""
+    def tidy(self, *, on: bool = False) -> None:
+        """Take out what is too much in memory, or too old in a file; a failure costs nothing but room.
+
+        `on`: more was too old than is taken out at once.
+        """
         with contextlib.suppress(sqlite3.Error):  # the next write finds the same fault and says so
             if not self.path:
                 sql.prune(self.database, self.limit)
-            elif self.aged is None or time.monotonic() - self.aged > AGEING_SECONDS:
+            elif on or self.aged is None or time.monotonic() - self.aged > AGEING_SECONDS:
                 self.age()
 
     def age(self) -> None:
-        """Take out rows that ended more than `kv.max_age` seconds ago."""
+        """Take out rows that ended more than `kv.max_age` seconds ago, a part of them at a time."""
         self.aged = time.monotonic()
-        if self.path and (max_age := self.settings.config.kv.max_age) > 0:
-            sql.forget(self.database, before=int(time.time() - max_age))
+        if not self.path or not (max_age := self.settings.config.kv.max_age):
+            return
+        if sql.forget(self.database, before=int(time.time() - max_age), most=AT_ONCE):
+            with contextlib.suppress(RuntimeError):  # the worker was shut down
+                self.worker.submit(self.tidy, on=True)
 
     def finish(self) -> None:
         """Write what waits and close, if there is a table."""
@@ -268,9 +291,10 @@ def memory() -> sqlite3.Connection:
 
 
 def prepared(database: sqlite3.Connection) -> sqlite3.Connection:
-    """The connection, with the table in it; sqlite3.Error if a table of that name has other columns."""
+    """The connection, with the table in it; sqlite3.Error if one of that name has other columns, or is damaged."""
     database.executescript(sql.SCHEMA)
     if sql.lacks_record(database):
         database.execute(sql.ADD_COLUMN)
     database.execute(f"{sql.SELECT} LIMIT 0")
+    sql.next_id(database)
     return database

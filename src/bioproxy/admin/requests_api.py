@@ -5,7 +5,7 @@ otherwise show nothing but itself.
 
 A request that became a row of the activity table is found by the row's number, too, which is its capture's. The number
 counts first: it means one request, while a client may give two of them the same id. A row that is older than all
-records brings its own record back (activity_sql.py).
+records brings its own record back (activity_sql.py), so a request keeps both its addresses as long as its row is kept.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bioproxy.explain import Part, explained, parts_of
 
 KEPT = 1000
 LONGEST_NUMBER = 18  # digits
+WHAT_IS_KEPT = f"the last {KEPT} requests to models since the start are, and with store.path those before, too"
 
 
 class RequestList(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,7 @@ class Requests:
         self.to_models: deque[Record] = deque(maxlen=KEPT)
         self.number = 0  # of the next one
         self.of_row: Callable[[int], Awaitable[Record | None]] = unknown  # the record of a row of the activity table
+        self.of_id: Callable[[str], Awaitable[list[Record]]] = nowhere  # those of the rows whose request had this id
 
     def entries(self) -> tuple[Entry, ...]:
         return (
@@ -91,7 +93,7 @@ class Requests:
         identity = question.parameters["id"]
         record = await self.find(identity, question)
         if record is None:
-            raise NotFound(f"no request {identity[:100]!r} is known; the last {KEPT} requests to models are kept")
+            raise NotFound(f"no request {identity[:100]!r} is known; {WHAT_IS_KEPT}")
         answer(question.responder, RequestDetail(request=explained(record), parts=parts_of(record)))
 
     async def find(self, identity: str, question: Question) -> Record | None:
@@ -106,8 +108,14 @@ class Requests:
             if record.id == identity:
                 return record
         old = await self.of_row(number) if number else None
-        return old if old is not None and question.shows(old.client) else None
+        found = [old] if old is not None else await self.of_id(identity)
+        return next((record for record in found if question.shows(record.client)), None)
 
 
 async def unknown(_: int) -> None:
     """There is no activity table."""
+
+
+async def nowhere(_: str) -> list[Record]:
+    """There is no activity table."""
+    return []

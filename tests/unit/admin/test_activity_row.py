@@ -50,6 +50,11 @@ def test_a_failed_request_has_a_reason_and_no_tokens() -> None:
     assert plain.error_msg == "502 Bad Gateway"
 
 
+def test_what_was_accepted_has_no_error() -> None:
+    """As a prompt that is prepared while nobody waits."""
+    assert row_of(metered(status=202)).error_msg is msgspec.UNSET
+
+
 def test_a_client_that_left_first_has_a_status_of_its_own() -> None:
     """Nothing was ever sent to it."""
     row = row_of(metered(status=0, outcome="client_left"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import stat
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from msgspec.structs import replace
 
 from bioproxy import aio
 from bioproxy.activity import Usage
+from bioproxy.admin import activity_store
 from bioproxy.admin.activity_row import Filters, Row, Tokens, record_of
 from bioproxy.admin.activity_sql import SCHEMA, SORTS
 from bioproxy.admin.activity_store import ActivityStore
 from bioproxy.config.dialect.schema import DialectConfig, Store
 from bioproxy.errors import BioproxyError
 from support.admin import metered, row, system_changed, table
+from support.apps import MS
 from support.config_files import settings
 
 
@@ -167,6 +170,16 @@ async def test_a_row_brings_its_requests_record_back(tmp_path: Path) -> None:
     assert b"new words" not in path.read_bytes()
 
 
+async def test_a_row_is_found_by_its_requests_id() -> None:
+    """The newest first; a row without a record has none."""
+    async with table() as store:
+        for one in (metered(id="r1", started=1.0), metered(id="r2"), row(), metered(id="r1", started=2.0)):
+            store.add(one)
+        assert [found.activity for found in await store.named("r1")] == [4, 1]
+        for other in ("r3", "3", ""):
+            assert await store.named(other) == []
+
+
 async def test_rows_can_be_narrowed_by_what_the_record_says() -> None:
     """Client, outcome, cache, status and a part of the path; rows without a record count by their status."""
     async with table() as store:
@@ -202,6 +215,62 @@ async def test_old_rows_leave_a_file(tmp_path: Path) -> None:
         assert await ids(store) == [1]
     async with table(path, max_age=3600.0) as store:
         assert await ids(store) == []
+
+
+async def test_many_old_rows_hold_up_no_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of llama-swap's may have millions: they leave it part by part, and questions come in between."""
+    path = str(tmp_path / "activity.db")
+    async with table(path) as store:
+        for second in range(5):
+            store.add(row(second - 800_000_000))
+    monkeypatch.setattr(activity_store, "AT_ONCE", 2)
+    store, asked = ActivityStore(settings(DialectConfig(store=Store(path=path)), kv__max_age=3600.0)), threading.Event()
+    store.worker.submit(asked.wait)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store.start())
+        question = group.create_task(ids(store))
+        asyncio.get_running_loop().call_soon(asked.set)
+    assert question.result() == [5, 4, 3]
+
+    async def gone() -> bool | None:
+        return True if await ids(store) == [] else None
+
+    assert await aio.poll(gone, interval=MS, deadline=30)
+    await store.close()
+
+
+async def test_a_file_that_does_not_answer_stops_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said, and once the file answers, the rows are in it."""
+    path, answers = str(tmp_path / "activity.db"), threading.Event()
+    store = ActivityStore(settings(DialectConfig(store=Store(path=path))))
+    store.worker.submit(answers.wait)
+    with monkeypatch.context() as patched:
+        patched.setattr(activity_store, "LONGEST", MS)
+        await store.start()
+        await store.put_back([(1, record_of(row()))])
+    assert f"the activity table in {path} does not answer" in caplog.text
+    store.add(row())
+    answers.set()
+    assert await ids(store) == [1]
+    await store.close()
+
+
+async def test_a_file_whose_rows_are_damaged_is_replaced_by_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The beginning of the file, which says what is in it, may be whole all the same."""
+    path = tmp_path / "activity.db"
+    async with table(str(path)) as store:
+        for second in range(100):
+            store.add(row(second))
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    async with table(str(path)) as store:
+        store.add(row())
+        assert await ids(store) == [1]
+    assert caplog.text.count(f"{path} cannot be opened (database disk image is malformed)") == 1
 
 
 async def test_rows_of_a_moment_are_written_together() -> None:

@@ -134,6 +134,21 @@ async def test_an_old_row_brings_its_own_record() -> None:
     assert looked == [7, 7, 7, 8]
 
 
+async def test_a_request_keeps_its_id_as_long_as_its_row() -> None:
+    """Of several with one id the newest that may be shown is meant."""
+    requests = kept()
+
+    async def of_id(identity: str) -> list[Record]:
+        rows = [ended(2, client="bob", id="r1").record, ended(1, client="ann").record]
+        return [one for one in rows if one.id == identity]
+
+    requests.of_id = of_id
+    assert (await asked(requests, identity="r1"))["request"]["started"] == 2.0
+    assert (await asked(requests, identity="r1", key="ann"))["request"]["started"] == 1.0
+    with pytest.raises(NotFound, match=r"store\.path"):
+        await asked(requests, identity="r2")
+
+
 async def test_one_of_several_keys_sees_its_own() -> None:
     """Another's request is none for it."""
     requests = kept(ended(1, client="ann"), ended(2, client="bob"), ended(3, client="ann/u1"), ended(4, client="anna"))
