@@ -107,7 +107,9 @@ def test_something_else_on_the_port(admin: tuple[type[Admin], str]) -> None:
 def test_nothing_answers() -> None:
     """One sentence says what was tried and what to do."""
     port = free_port()
-    with pytest.raises(BioproxyError, match=rf"no bioproxy answers on http://127.0.0.1:{port}.*bioproxy serve"):
+    with pytest.raises(
+        BioproxyError, match=rf"no bioproxy answers on http://127.0.0.1:{port} \([^\[]*\).*bioproxy serve"
+    ):
         Client(f"http://127.0.0.1:{port}").get("/status")
 
 

@@ -75,7 +75,7 @@ async def test_it_serves_and_ends_with_0(tmp_path: Path, engine: FakeEngine) -> 
         await served.line("is ready")
         assert (await call(proxy, "GET", "/health")).status == 200
         assert (await call(admin, "GET", "/livez")).status == 200
-        assert str(path) in served.log[0]
+        await served.line(str(path))
         assert await served.end() == 0
         assert "stopped" in served.log[-1]
 
@@ -123,6 +123,13 @@ async def test_a_broken_configuration_is_1(tmp_path: Path, engine: FakeEngine) -
     ended = await run(tmp_path, "-config", str(configure(tmp_path, engine, queue_limit=0)))
     assert ended.code == 1
     assert "queue_limit" in ended.err
+
+
+async def test_what_is_odd_about_the_configuration_is_logged_as_a_warning(tmp_path: Path, engine: FakeEngine) -> None:
+    """So it stands in the log with `log.level: warning`, too."""
+    path = configure(tmp_path, engine, log={"level": "warning", "format": "json"})
+    async with serving(tmp_path, "-config", str(path), BIOPROXY_PROXY_PROT="1") as served:
+        assert json.loads(await served.line("BIOPROXY_PROXY_PROT"))["level"] == "warning"
 
 
 async def test_hangup_reloads(tmp_path: Path, engine: FakeEngine) -> None:

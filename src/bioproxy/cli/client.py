@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from bioproxy import __version__
+from bioproxy import __version__, files
 from bioproxy.config.addresses import socket_path, url_of
 from bioproxy.config.schema import Config
 from bioproxy.errors import NOT_JSON, BioproxyError
@@ -179,7 +179,7 @@ class Client:
             said = f"does not speak TLS as this configuration has it ({error.reason or error})"
             return BioproxyError(f"what answers on {self.url} {said}; was it reloaded since?", status=502)
         return BioproxyError(
-            f"no bioproxy answers on {self.url} ({error}); start it with `bioproxy serve`, "
+            f"no bioproxy answers on {self.url} ({files.in_short(error)}); start it with `bioproxy serve`, "
             "or name its admin port with -admin-port",
             status=502,
         )

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from bioproxy import files
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
 from bioproxy.cli.logs import writer
@@ -175,7 +176,7 @@ def bring_in(output: Output, client: Client, path: Path, *, name: str, key: str)
             told = {"name": name, "key": key, "description": description}
             return {"name": name, "bytes": send(output, client, client.ask("POST", IMPORTS, told), data)}
     except (OSError, tarfile.TarError) as error:
-        raise BioproxyError(f"cannot read {path}: {error}") from error
+        raise BioproxyError(f"cannot read {path}: {files.in_short(error)}") from error
 
 
 def send(output: Output, client: Client, begun: Json, data: IO[bytes]) -> int:

@@ -50,11 +50,15 @@ def projector_bytes(path: str) -> int:
     """The size of a projector's file; BioproxyError if it is none."""
     try:
         with files.opened(path) as file:
-            if not is_projector(gguf.read_header(file)):
-                raise BioproxyError(f"--mmproj: {path} is no projector")
-        return files.stat(path).st_size
+            header = gguf.read_header(file)
+        size = files.stat(path).st_size
     except OSError as error:
         raise BioproxyError(f"--mmproj: cannot read {path}: {files.reason(error)}") from error
+    except BioproxyError as error:
+        raise BioproxyError(f"--mmproj: {path}: {error}") from error
+    if not is_projector(header):
+        raise BioproxyError(f"--mmproj: {path} is no projector")
+    return size
 
 
 def chosen(shape: Shape, here: Machine, asked: dict[str, Json], *, projector: int) -> Placement:

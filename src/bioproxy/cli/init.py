@@ -40,7 +40,7 @@ SHOWN = 5  # names of a server's models, notes about what is of no use
 ALL = "all that fit"
 NO_TERMINAL = "there is no terminal to ask on: `bioproxy init --yes` takes what it proposes"
 NOTHING = """\
-there is nothing to serve yet: no GGUF file, no engine that runs, no llama-swap configuration. Looked in
+there is nothing to serve yet: no GGUF file, no engine that runs, no llama-swap configuration to take over. Looked in
 {places}
 Put a model into one of them (a GGUF file of a chat model, from https://huggingface.co/models?library=gguf, say),
 or name its folder: bioproxy init FOLDER. `bioproxy demo` shows everything without a model of yours."""
@@ -105,7 +105,8 @@ def look(folders: Sequence[str], *, slots: int = 1) -> Seen:
     if missing := [one for one in named if one not in found.places]:
         raise BioproxyError(f"{missing[0]} is no folder; name one that has GGUF files in it")
     unusable = [f"{one.path}: {reason}" for one in found.entries if (reason := propose.unusable(one))]
-    found = msgspec.structs.replace(found, notes=(*found.notes, *unusable))
+    swap, unreadable = running.swap(commands, os.environ, folder=os.getcwd())
+    found = msgspec.structs.replace(found, notes=(*unreadable, *found.notes, *unusable))
     proposals = [
         Proposal(entry=one, placement=place(one.shape, here.machine, projector=one.projector_bytes, slots=slots))
         for one in found.entries
@@ -117,7 +118,7 @@ def look(folders: Sequence[str], *, slots: int = 1) -> Seen:
         places=tuple(dict.fromkeys(place.path for place in places)),
         proposals=tuple(proposals),
         engines=tuple(running.engines(commands)),
-        swap=running.swap(commands, os.environ, folder=os.getcwd()),
+        swap=swap,
     )
 
 

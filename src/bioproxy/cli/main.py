@@ -14,6 +14,7 @@ answers, a damaged snapshot, a demo that was not fast enough); 2 the command lin
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import re
@@ -138,6 +139,7 @@ class ShowVersion(argparse.Action):
         parser.exit()
 
 
+@functools.cache
 def build_parser() -> Parser:
     """The parser of what config flags leave over."""
     common = Parser(add_help=False, argument_default=argparse.SUPPRESS)

@@ -64,9 +64,9 @@ def faults(words: Sequence[str], model: Model, *, which: Find) -> list[str]:
     variables = dict(entry.partition("=")[::2] for entry in model.env)
     path = variables.get("PATH", os.environ.get("PATH", ""))
     if which(words[0], path) is None:
-        found.append(f"there is no program {words[0]!r}" + ("" if os.path.dirname(words[0]) else " on PATH"))
+        found.append(no_program(words[0]))
     elif (wrapped := command.wrapped_program(words)) and which(wrapped, path) is None:
-        found.append(f"there is no program {wrapped!r}" + ("" if os.path.dirname(wrapped) else " on PATH"))
+        found.append(no_program(wrapped))
     if is_container(words) or basename(words[0]) in REMOTE or (at := command.program_at(words)) is None:
         return found
     arguments = parse(words[at - 1 :])
@@ -75,6 +75,15 @@ def faults(words: Sequence[str], model: Model, *, which: Find) -> list[str]:
         if file and (fault := fault_of(file)):
             found.append(f"the file that {flag} names, {file}, {fault}")
     return found
+
+
+def no_program(name: str) -> str:
+    """Why nothing of that name or path can be executed."""
+    if not os.path.dirname(name):
+        return f"there is no program {name!r} on PATH"
+    if os.path.isfile(name):
+        return f"the program {name!r} may not be executed: chmod +x it"
+    return f"there is no program {name!r}"
 
 
 def fault_of(path: str) -> str:

@@ -8,7 +8,7 @@ about. Blocking; loopback only.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeAlias
 
@@ -20,7 +20,7 @@ from bioproxy.config.dialect.read import read_dialect
 from bioproxy.config.files import Source, home, read_text
 from bioproxy.engines import listener
 from bioproxy.engines.commands import is_server, option
-from bioproxy.errors import BioproxyError
+from bioproxy.errors import BioproxyError, ConfigError
 
 Json: TypeAlias = Any
 Kind = Literal["llama-server", "Ollama", "vLLM", "LM Studio", "server"]
@@ -52,10 +52,22 @@ class Swap(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def processes() -> list[tuple[str, ...]]:
-    """The command lines of this machine's processes, as far as they can be seen."""
+    """The command lines of this machine's processes, as far as they can be seen; a llama-swap's with a whole path."""
     import psutil
 
-    return [tuple(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
+    seen = [one.info for one in psutil.process_iter(["cmdline", "cwd"])]
+    return [whole(tuple(one["cmdline"] or ()), one["cwd"] or "") for one in seen]
+
+
+def whole(words: tuple[str, ...], folder: str) -> tuple[str, ...]:
+    """A command that runs in `folder`. A llama-swap's names its file with the whole path, also that of the default."""
+    if not is_swap(words) or not folder:
+        return words
+    return (*words, "-config", os.path.join(folder, option(words, "-config", "--config") or "config.yaml"))
+
+
+def is_swap(words: Sequence[str]) -> bool:
+    return bool(words) and os.path.basename(words[0]).startswith(SWAPS)
 
 
 def engines(commands: Sequence[Sequence[str]]) -> list[Engine]:
@@ -146,26 +158,42 @@ def remarks(port: int, slots: int) -> tuple[str, ...]:
     return tuple(said for said, holds in ((UNKEPT, unkept), (SHARES, slots > 1)) if holds)
 
 
-def swap(commands: Sequence[Sequence[str]], environment: Mapping[str, str], *, folder: str) -> Swap | None:
-    """The configuration of the llama-swap that runs, else one at a place where people keep it."""
+def swap(
+    commands: Sequence[Sequence[str]], environment: Mapping[str, str], *, folder: str
+) -> tuple[Swap | None, list[str]]:
+    """The configuration of the llama-swap that runs, else one at a place where people keep it.
+
+    Also what keeps others from being read; a file of that name in the working folder may be another program's.
+    """
+    notes = []
     for path in swap_places(commands, environment, folder=folder):
         if not os.path.isfile(path):
             continue
         try:
             text = read_text(path)
             found = read_dialect([Source(path, text)], environment=environment)
-        except (ValueError, BioproxyError):
-            continue  # another program's file of this name
+        except (ValueError, BioproxyError) as error:
+            if path not in in_folder(folder):
+                first = error.problems[0] if isinstance(error, ConfigError) else error
+                notes.append(str(first) if path in str(first) else f"{path}: {first}")
+            continue
         if found.models and "`bioproxy init`" not in text:
-            return Swap(path=path, text=text, models=tuple(found.models))
-    return None
+            return Swap(path=path, text=text, models=tuple(found.models)), notes
+    return None, notes
 
 
-def swap_places(commands: Sequence[Sequence[str]], environment: Mapping[str, str], *, folder: str) -> Iterator[str]:
-    for words in commands:
-        if words and os.path.basename(words[0]).startswith(SWAPS):
-            yield os.path.abspath(option(words, "-config", "--config") or f"{folder}/config.yaml")
+def swap_places(commands: Sequence[Sequence[str]], environment: Mapping[str, str], *, folder: str) -> list[str]:
     user = home(environment)
-    yield from (f"{folder}/{name}" for name in ("config.yaml", "llama-swap.yaml"))
-    yield from (f"{user}/{name}" for name in ("llama-swap/config.yaml", ".config/llama-swap/config.yaml"))
-    yield from (f"{place}/llama-swap/config.yaml" for place in ("/etc", "/opt", f"{user}/.config"))
+    places = [
+        os.path.abspath(option(words, "-config", "--config") or f"{folder}/config.yaml")
+        for words in commands
+        if is_swap(words)
+    ]
+    places += in_folder(folder)
+    places += (f"{user}/{name}" for name in ("llama-swap/config.yaml", ".config/llama-swap/config.yaml"))
+    places += (f"{place}/llama-swap/config.yaml" for place in ("/etc", "/opt", f"{user}/.config"))
+    return list(dict.fromkeys(places))
+
+
+def in_folder(folder: str) -> tuple[str, str]:
+    return f"{folder}/config.yaml", f"{folder}/llama-swap.yaml"

@@ -231,6 +231,8 @@ def say_hello(loaded: Loaded, app: App) -> None:
     """Log where clients find us, and what runs with which configuration."""
     for line in banner(loaded, proxy_port=app.proxy_port, admin_port=app.admin_port):
         log.info("%s", line)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
     config = loaded.config
     address = authority(config.proxy_host, app.proxy_port)
     if path := socket_path(config.proxy_host):
@@ -257,7 +259,7 @@ def say_room(loaded: Loaded) -> None:
 
 
 def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
-    """What runs, in a few lines: addresses, engine, templates, cache, files, and what is odd about the configuration.
+    """What runs, in a few lines: addresses, engine, templates, cache, files.
 
     An `admin_port` of 0 is one that could not be had, or a unix socket.
     """
@@ -280,7 +282,6 @@ def banner(loaded: Loaded, *, proxy_port: int, admin_port: int) -> list[str]:
         f"KV cache: policy {config.kv.policy}; state in {loaded.state}",
         f"queue: {config.queue_limit} requests, {config.queue_timeout:g} s each; API keys: {keys}",
         f"not at its default: {', '.join(changed) or 'nothing'}",
-        *(f"warning: {problem}" for problem in loaded.warnings),
     ]
 
 

@@ -190,9 +190,9 @@ def fit_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def tokens(text: str) -> int:
-    """A number from 0."""
+    """A number from 0 that is no slip of the finger."""
     if not text.isdecimal() or len(text) > DIGITS:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {10**DIGITS - 1}, got {text!r}")
     return int(text)
 
 

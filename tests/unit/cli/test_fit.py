@@ -117,6 +117,8 @@ def test_a_projector_counts(fit: Fit, model: Path, tmp_path: Path) -> None:
     projector = write(tmp_path / "mmproj.gguf", {"general.architecture": "clip"}, {"v.weight": GIB})
     assert "projector                                1.0 GiB" in fit(model, "--mmproj", projector).out
     assert "is no projector" in fit(model, "--mmproj", model).err
+    (empty := tmp_path / "empty.gguf").touch()
+    assert f"--mmproj: {empty}: broken GGUF header" in fit(model, "--mmproj", empty).err
 
 
 def test_without_a_card_the_memory_is_what_counts(

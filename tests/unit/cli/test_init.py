@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -360,6 +361,41 @@ def test_the_llama_swap_that_runs_says_which_file_counts(home: Home) -> None:
     )
     assert home.run("--yes").code == 0
     assert "mine.yaml, as it stood" in home.config.read_text()
+
+
+@pytest.mark.parametrize("flags", [[], ["--config", "mine.yaml"], ["-config=mine.yaml"]])
+@pytest.mark.skipif(sys.platform == "win32", reason="a link to a program needs rights there")
+def test_a_llama_swaps_file_lies_in_its_own_working_folder(tmp_path: Path, flags: list[str]) -> None:
+    """Not in the one in which `init` runs; without the flag it is config.yaml, as llama-swap has it."""
+    place = tmp_path / ("mine.yaml" if flags else "config.yaml")
+    place.write_text(SWAP)
+    (program := tmp_path / "llama-swap").symlink_to(sys.executable)
+    words = [str(program), "-c", "input()", *flags]
+    with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        commands = [one for one in running.processes() if one[:1] == (str(program),)]
+        process.communicate(b"\n")
+    found, notes = running.swap(commands, {"HOME": str(tmp_path / "home")}, folder=str(tmp_path / "elsewhere"))
+    assert found is not None
+    assert (found.path, notes) == (str(place), [])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("models:\n  a:\n    cmd: sleep 1\n", ":2: models.a"),
+        ("apiKeys: ['${env.UNSET_HERE}']\nmodels: {}\n", "UNSET_HERE"),
+    ],
+)
+def test_a_llama_swap_configuration_that_cannot_be_taken_over_is_named(home: Home, text: str, why: str) -> None:
+    """With the reason, instead of the word that there is none."""
+    place = home.folder / ".config" / "llama-swap" / "config.yaml"
+    place.parent.mkdir(parents=True)
+    place.write_text(text)
+    ended = home.run("--yes")
+    assert ended.code == 1
+    [said] = [line for line in ended.err.splitlines() if line.startswith(f"passed over: {place}")]
+    assert why in said
+    assert "no llama-swap configuration to take over" in ended.err
 
 
 def test_json_is_for_scripts(home: Home) -> None:

@@ -43,6 +43,7 @@ def outlook(folder: Path, cmd: str, **keys: object) -> Outlook:
     [
         ("llama-servr -m HOME/m.gguf", "there is no program 'llama-servr' on PATH"),
         ("/opt/gone/llama-server -m HOME/m.gguf", "there is no program '/opt/gone/llama-server'"),
+        ("HOME/m.gguf --port 1", "m.gguf' may not be executed: chmod +x it"),
         ("env A=1 llama-servr --port 1", "there is no program 'llama-servr' on PATH"),
         ("nice -n 5 vlm serve", "there is no program 'vlm' on PATH"),
         ("llama-server -m /models/gone.gguf", "the file that --model names, /models/gone.gguf, is not there"),
