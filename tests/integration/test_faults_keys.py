@@ -118,3 +118,16 @@ async def test_no_key_stands_in_a_log_a_status_or_a_metric(tmp_path: Path, caplo
         shown = [(await call(app.admin_port, "GET", path)).text for path in ("/status", "/metrics", "/requests")]
         assert "somebody" in shown[2]
         assert all(secret not in text for text in [*shown, *caplog.messages])
+
+
+async def test_strict_isolation_holds_for_prompts_that_we_do_not_read(tmp_path: Path) -> None:
+    """What another key's request left goes first (here by another prompt); then the slot is this key's."""
+    keys: Json = {"api_keys": [{"key": name, "name": name} for name in ("alice", "bob")]}
+    async with FakeEngine(cache_ram=0) as fake, tried(fake, tmp_path, kv={"isolate": "strict"}, **keys) as app:
+        await good(app, headers={"x-api-key": "alice"})
+        await fake.forget()
+        for path in ("/infill", "/new/route", CHAT):
+            body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+            await call(app.proxy_port, "POST", path, data=body, headers={"x-api-key": "bob"})
+        asked = [request.path for request in await fake.requests() if request.method == "POST"]
+        assert asked == ["/completion", "/infill", "/new/route", CHAT]

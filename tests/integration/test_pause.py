@@ -97,6 +97,7 @@ async def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
         assert (await good(app)).status == 502
         await pause(app)
         assert (await good(app)).status == 503
+        assert app.records[-1].outcome == "rejected"  # it did not wait
         await call(app.admin_port, "POST", "/api/resume", data={})
         assert (await good(app)).status == 502
 

@@ -22,6 +22,7 @@ from support.swap_models import fakes
 from support.swap_rig import Rig, swap_rig
 
 Json = Any
+ANN = {"Authorization": "Bearer ann-key"}
 
 
 async def queue(app: App) -> Json:
@@ -54,6 +55,24 @@ async def test_a_queue_for_one_slot(tmp_path: Path) -> None:
     assert 0 < left[0] < left[1] < 60  # of the engine's 100 tokens a second, learnt from twenty
 
 
+async def test_what_waits_for_another_request_of_its_key_says_so(tmp_path: Path) -> None:
+    """And goes at once when a reload lets the key run more."""
+    keys = [{"key": "ann-key", "name": "ann", "max_running": 1}]
+    async with (
+        FakeEngine(decode_rate=100, parallel=2) as fake,
+        tried(fake, tmp_path, api_keys=keys, admin_key="ours") as app,
+        sent(app, data=ask("first", tokens=2000, stream=True), headers=ANN) as first,
+    ):
+        await first.readuntil(b"data: ")
+        async with sent(app, data=ask("second", tokens=2000, stream=True), headers=ANN) as second:
+            await until(lambda: owned(app)["waiters"] == 1)
+            shown = await call(app.admin_port, "GET", "/api/queue", headers={"Authorization": "Bearer ours"})
+            reasons = [one["standing"]["reason"] for one in shown.json()["requests"]]
+            assert reasons == ["is being answered", "waits for another request of its key to end (max_running)"]
+            app.fleet.bind({"ann": 2})
+            await second.readuntil(b"data: ")
+
+
 async def test_a_stream_is_told(tmp_path: Path) -> None:
     """The same in the comments of a stream that waits."""
     async with (
@@ -65,6 +84,17 @@ async def test_a_stream_is_told(tmp_path: Path) -> None:
         async with sent(app, data=ask("waits", stream=True)) as reader:
             line = await reader.readuntil(b"s\n\n")
     assert b": bioproxy keeps this open: place 1, waits for the one slot of " in line
+
+
+async def test_an_answer_in_one_piece(tmp_path: Path) -> None:
+    """Nobody sees where it begins, so it is not said that the prompt is read all the time."""
+    async with FakeEngine(decode_rate=100) as fake, tried(fake, tmp_path) as app:
+        for stream in (False, True):
+            task = aio.spawn(good(app, max_tokens=100, stream=stream), name="runs")
+            await until(lambda: owned(app)["grants"] == 1)
+            (found,) = (await queue(app))["requests"]
+            assert ("in one piece" in found["standing"]["reason"]) is not stream
+            await task
 
 
 async def test_how_far_a_prompt_is(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ async def stream_keepalive(folder: Path) -> None:
 
 async def api_keys(folder: Path) -> None:
     async with alone(folder, api_keys=["old"]) as site:
-        await site.reload(api_keys=["new"])
+        await site.reload(api_keys=["new", {"key": "other", "name": "ann", "max_running": 2}])
+        assert station(site.app).gate.owners.bounds["ann"] == 2  # also of what waits
         assert (await site.proxy(target="/nothing", headers={"x-api-key": "old"})).status == 401
         assert (await site.proxy(target="/nothing", headers={"x-api-key": "new"})).status != 401
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -147,6 +148,7 @@ async def test_a_collector_that_is_down(
             await until(lambda: "cannot be sent" in caplog.text)
     assert caplog.text.count("cannot be sent") == 1
     assert "lost until they can: -log-level" not in caplog.text
+    await words_are_over()
 
 
 async def test_a_collector_that_hangs(
@@ -168,9 +170,20 @@ async def test_a_collector_that_hangs(
             answer = await call(app.proxy_port, "POST", "/completion", body=json.dumps(CHAT).encode())
             assert answer.status == 200
             held = await taken.get()
+        server.close()  # so that it is not tried again
         held.close()
         await held.wait_closed()
+        await words_are_over()
     assert "given up" not in caplog.text
+
+
+async def words_are_over() -> None:
+    """What the SDK says is its own again, as before, once the try that was under way at the end is over."""
+    for thread in threading.enumerate():
+        if thread.name == "last spans":
+            await asyncio.to_thread(thread.join)
+    assert logging.getLogger("opentelemetry").propagate
+    assert not logging.getLogger("opentelemetry").handlers
 
 
 async def test_without_tracing_an_invalid_parent_is_not_passed_on(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def as_whole(timings: Timings, spent: Timings) -> Timings:
     if timings.cached is None or timings.evaluated is None or not spent.evaluated:
         return timings
     before = min(spent.evaluated, timings.cached)
+    cached, evaluated = timings.cached - before, timings.evaluated + before
     prefill = None if timings.prefill is None else timings.prefill + (spent.prefill or 0.0)
-    return msgspec.structs.replace(
-        timings, cached=timings.cached - before, evaluated=timings.evaluated + before, prefill=prefill
-    )
+    given = evaluated if timings.given == timings.evaluated else timings.given  # Anthropic's: without what was cached
+    return msgspec.structs.replace(timings, cached=cached, evaluated=evaluated, prefill=prefill, given=given)

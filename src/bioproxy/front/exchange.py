@@ -180,7 +180,7 @@ class Exchange:
             record.content_type = kind.decode("latin-1") if kind else "application/json"
             if record.status == 200:
                 record.usage = usage_of(self.answer().timings)
-            elif not record.error:
+            elif record.status >= 400 and not record.error:
                 record.error = self.refused()
         if record.outcome == "ok" and record.status >= 400:
             record.outcome = "engine_error" if record.status >= 500 else "client_error"

@@ -107,14 +107,16 @@ class Spans:
 
     def close(self) -> None:
         """Send what waits, for LAST_SPANS seconds. Blocks; the SDK would wait for a collector that hangs."""
-        sending = threading.Thread(target=self.provider.shutdown, name="last spans", daemon=True)
+        sending = threading.Thread(target=self.send_last, name="last spans", daemon=True)
         sending.start()
         sending.join(LAST_SPANS)
-        if not sending.is_alive():
-            self.words.close()
-            return
-        for one in self.exporters:
-            one.exporter.shutdown()  # the try that is under way is the last one
+        if sending.is_alive():
+            for one in self.exporters:
+                one.exporter.shutdown()  # the try that is under way is the last one
+
+    def send_last(self) -> None:
+        self.provider.shutdown()
+        self.words.close()
 
 
 def exporters(environment: Mapping[str, str]) -> Iterator[SpanExporter]:

@@ -42,7 +42,9 @@ PARTS = {
 }
 ELSEWHERE = Standing(stage="elsewhere", reason="another server is at it")
 ASIDE = Standing(stage="aside", reason="lets other requests go first")
+OWN = "waits for another request of its key to end (max_running)"
 READING = "the engine reads its prompt"
+WHOLE = f"{READING} or writes its answer, which comes in one piece"
 
 
 class Standings:
@@ -111,6 +113,9 @@ class Standings:
         """It waits for a slot of its engine."""
         station, model = claim.station, name_of(self.fleet, claim)
         place, seconds = station.gate.standing(exchange.tail)
+        principal = exchange.principal
+        if principal is not None and station.gate.queue.full(principal.name, principal.max_running):
+            return Standing(stage="queue", place=place, reason=OWN)
         if not place:
             return ASIDE
         if not station.gate.queue.open:
@@ -126,14 +131,15 @@ class Standings:
         record = exchange.record
         elapsed = exchange.since_arrival() - record.queue - record.swap
         needs = prefill(station, claim)
+        after = 0.0 if record.stream else station.answer()  # of what is no stream nobody sees where the answer begins
         read = self.progress(station) if elapsed > LONG else None
         if read is None or not isinstance(claim.key, Want):
-            return Standing(stage="prompt", reason=READING, left=rest(needs, elapsed))
+            return Standing(stage="prompt", reason=WHOLE if after else READING, left=rest(needs + after, elapsed))
         tokens = max(read, round(station.measured.tokens(station.keeper.missing(claim.key))))
         ago = time.monotonic() - self.read[station][1]
         whole = max(0.0, elapsed - ago) * tokens / read
         reason = f"{READING}: {read:,} of about {tokens:,} tokens"
-        return Standing(stage="prompt", reason=reason, left=max(whole - elapsed, CLOSE * whole), read=read)
+        return Standing(stage="prompt", reason=reason, left=max(whole - elapsed, CLOSE * whole) + after, read=read)
 
     # how far a prompt is
 

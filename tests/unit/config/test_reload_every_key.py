@@ -132,9 +132,18 @@ class Site:
         """A program of the file."""
         return App(self.read(), reload=self.read)
 
-    def holds(self) -> dict[str, object]:
+    async def holds(self) -> dict[str, object]:
         """What a program of the file holds."""
-        return held(self.program(), leave=APART)
+        program = self.program()
+        found = held(program, leave=APART)
+        await let_go(program)
+        return found
+
+
+async def let_go(program: App) -> None:
+    """It was never started: its table is closed, and the SDK of spans has its log again."""
+    await program.management.store.close()
+    await program.close_spans()
 
 
 @pytest.fixture(autouse=True)
@@ -168,11 +177,11 @@ async def known(site: Site, base: Json) -> tuple[dict[str, object], set[str]]:
     key = json.dumps(base)
     if key not in KNOWN:
         site.write(base)
-        program, fresh = site.program(), site.holds()
+        program, fresh = site.program(), await site.holds()
         noise = unlike(held(program, leave=APART), fresh)
         assert await program.reload() == ()
         KNOWN[key] = fresh, noise | unlike(held(program, leave=APART), fresh)
-        await program.management.store.close()
+        await let_go(program)
     return KNOWN[key]
 
 
@@ -184,8 +193,8 @@ async def reloaded(site: Site, before: Json, after: Json) -> tuple[tuple[str, ..
     site.write(after)
     said = await program.reload()
     now = held(program, leave=APART)
-    await program.management.store.close()
-    return said, unlike(same, now) - noise, unlike(site.holds(), now) - noise
+    await let_go(program)
+    return said, unlike(same, now) - noise, unlike(await site.holds(), now) - noise
 
 
 def other(option: Option) -> Json:

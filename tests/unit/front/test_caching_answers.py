@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from bioproxy.engines.answers import Timings
 from bioproxy.front.caching.answers import Bill, Chain, End, Rewriting, counted
 from bioproxy.front.caching.answers import rewriting as next_rewriting
 from bioproxy.front.caching.fields import Form, Options, Wishes
+from bioproxy.front.cutting import as_whole
 from bioproxy.front.responses import Filling
 
 Json = Any
@@ -197,3 +199,10 @@ def test_what_an_engine_says_itself_stays() -> None:
     """Its own counts of what was written are not replaced."""
     usage = {"input_tokens": 1, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 3}
     assert whole(rewriting("anthropic", End(0.5, "5m")), {**MESSAGE, "usage": usage})["usage"] == usage
+
+
+@pytest.mark.parametrize(("given", "told"), [(20, 70), (100, 100), (None, None)])
+def test_what_was_evaluated_for_breakpoints_is_counted_as_the_api_counts(given: int | None, told: int | None) -> None:
+    """Anthropic's input is what was not cached, OpenAI's the whole prompt, whatever came ahead of the request."""
+    timings = as_whole(Timings(cached=80, evaluated=20, given=given), Timings(evaluated=50))
+    assert (timings.cached, timings.evaluated, timings.given) == (30, 70, told)
