@@ -164,9 +164,10 @@ async def down(column: Locator) -> bool:
 
 
 async def test_what_the_cache_spared(tab: Tab, rig: Rig) -> None:
-    """Tokens from the cache and evaluated, of today, and what became of restores."""
+    """Tokens from the cache and evaluated, of today as far as the program ran, and what became of restores."""
     page = await tab.open(rig.port, "/cache")
-    spared = page.get_by_role("region", name="What the cache spared today")
+    spared = page.get_by_role("region", name="What the cache spared")
+    await expect(spared).to_contain_text("since the start")
     await expect(spared).to_contain_text("From the cache 0 tokens")
     await rig.chat("a", messages=[{"role": "user", "content": "@code hello"}])
     await expect(spared).not_to_contain_text("From the cache 0 tokens")

@@ -56,6 +56,18 @@ async def test_the_sidebar_lists_every_page(tab: Tab, rig: Rig) -> None:
     await expect(page.get_by_role("heading", level=1)).to_have_text("Models")
 
 
+async def test_many_models_leave_room_for_every_page(tab: Tab, tmp_path: Path) -> None:
+    """They scroll, and the pages below them do not have to."""
+    tab.expected(GONE)
+    names = " ".join(f"model-{number}" for number in range(20))
+    async with swap_rig(tmp_path, fakes(names), profiles={"work": {"pins": {"big": "model-1"}}}) as rig:
+        page = await tab.open(rig.port)
+        await expect(page.get_by_role("combobox", name="Profile")).to_be_visible()
+        nav = page.get_by_role("navigation", name="Pages")
+        await expect(nav.get_by_role("link", name="model-1", exact=False).first).to_be_visible()
+        assert await nav.evaluate("one => one.scrollHeight <= one.clientHeight")
+
+
 async def test_the_tab_says_where_one_is(tab: Tab, rig: Rig) -> None:
     """And whether the page is live."""
     page = await tab.open(rig.port)
@@ -238,6 +250,19 @@ async def test_the_program_is_updated(tab: Tab, rig: Rig) -> None:
     async with page.expect_event("load"):
         await link(page, "Templates").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Templates")
+
+
+async def test_a_page_that_was_never_opened_while_the_program_is_away(tab: Tab, tmp_path: Path) -> None:
+    """It comes as soon as the program is there again; the browser does not put an error of its own in its place."""
+    tab.expected(GONE)
+    async with swap_rig(tmp_path, fakes("a")) as rig:
+        page = await tab.open(rig.port)
+        await rig.program.stop()
+        await link(page, "Templates").click()
+        await expect(page.get_by_text("It comes by itself once bioproxy answers.")).to_be_visible()
+        await rig.program.start()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Templates")
+        await tab.until_live()
 
 
 async def test_one_engine(tab: Tab, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
-from support.browser import Tab
+from support.browser import GONE, Tab
 from support.http import call
 from support.swap_models import fake
 from support.swap_rig import Rig, swap_rig
@@ -68,6 +68,32 @@ async def test_what_others_choose_is_only_text(tab: Tab, rig: Rig, route: str) -
     assert await page.evaluate("globalThis.pwned") is None
     await tab.phone()
     assert await tab.spilled() == []
+
+
+async def test_long_names_have_room(tab: Tab, tmp_path: Path) -> None:
+    """Those of a model, its alias, its description and its failure; what tells two of them apart can be read."""
+    tab.expected(GONE)
+    name = f"organisation/{'with-a-long-name-' * 7}Q4_K_M"
+    models = {name: fake(description="What it is good for. " * 20, aliases=["x" * 90]), "b": fake("--exit 3")}
+    async with swap_rig(tmp_path, models) as rig:
+        await rig.chat("b")
+        page = await tab.open(rig.port, "/models")
+        reason = page.get_by_role("cell", name="upstream command exited prematurely")
+        assert (box := await reason.bounding_box())
+        assert box["width"] > 200
+        await expect(reason).not_to_contain_text("last lines of its log")
+        routes = ("/", "/models", f"/models/{name}", "/logs", "/requests", "/playground?tab=load")
+        for size in ("wide", "phone"):
+            if size == "phone":
+                await tab.phone()
+            for route in routes:
+                await tab.open(rig.port, route)
+                await expect(page.get_by_role("heading", level=1)).to_be_visible()
+                assert await tab.spilled() == [], (route, size)
+        await tab.open(rig.port, "/playground?tab=chat")
+        await page.get_by_role("combobox", name="Model").click()
+        option = page.get_by_role("option", name=name)
+        assert await option.evaluate("one => one.scrollWidth <= one.clientWidth")
 
 
 async def test_an_error_is_only_text(tab: Tab, rig: Rig) -> None:

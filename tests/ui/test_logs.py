@@ -130,7 +130,7 @@ async def test_who_scrolled_up_is_left_there(tab: Tab, rig: Rig) -> None:
     await rig.chat("a", headers={"User-Agent": "the last one"})
     await expect(log).to_contain_text("the last one")  # no line is on its way, which would lead back to the end
     await log.hover()
-    await page.mouse.wheel(0, -4000)
+    await page.mouse.wheel(0, -40_000)
     await expect(follow).to_be_visible()
     await expect(log).to_contain_text("a started")
     await rig.chat("a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -28,6 +29,16 @@ async def test_it_plots_requests_tokens_and_the_machine(tab: Tab, rig: Rig) -> N
         figure = page.get_by_role("figure").filter(has=page.get_by_role("heading", name=title, exact=True))
         await expect(figure.locator("canvas")).to_be_visible()
     await expect(page.get_by_role("figure").filter(has_text="Memory")).to_contain_text("used")
+
+
+async def test_requests_are_plotted_that_began_before_the_page(tab: Tab, rig: Rig) -> None:
+    """Nobody has to watch for the queue to be known later."""
+    held = await rig.ask_held("a")
+    page = await tab.open(rig.port, "/machine")
+    figure = page.get_by_role("figure").filter(has=page.get_by_role("heading", name="Requests", exact=True))
+    await expect(figure).to_contain_text(re.compile(r"running (0\.[1-9]|1)"))
+    await rig.release("a")
+    assert (await held).status == 200
 
 
 async def test_window_and_pace_are_kept(tab: Tab, rig: Rig) -> None:

@@ -14,6 +14,7 @@ from playwright.async_api import Locator, Page, expect
 from fakes.fake_engine import FakeEngine
 from support.apps import running_app
 from support.browser import GONE, Tab
+from support.http import call
 from support.swap_models import apart, fake, fakes
 from support.swap_rig import Rig, swap_rig
 from ui.look import llama
@@ -105,6 +106,17 @@ async def test_a_load_is_cancelled(tab: Tab, rig: Rig) -> None:
     await expect(row(page, "slow").get_by_text("stopped")).to_be_visible()
     await expect(page.get_by_role("button", name="Load slow")).to_be_enabled()
     await expect(page.locator("[data-sonner-toast]")).to_have_count(0)
+
+
+async def test_a_load_is_cancelled_by_somebody_else(tab: Tab, rig: Rig) -> None:
+    """Who asked for it is told what became of it."""
+    tab.expected("500")
+    page = await tab.open(rig.port, "/models")
+    await page.get_by_role("button", name="Load slow").click()
+    await expect(page.get_by_role("progressbar", name="Load of slow")).to_be_visible()
+    await call(rig.port, "POST", "/api/models/unload/slow")
+    await tab.told("slow is not loaded: somebody unloaded it, or cancelled its load")
+    await expect(page.get_by_role("button", name="Load slow")).to_be_enabled()
 
 
 async def test_a_load_that_was_measured_tells_the_time_left(tab: Tab, tmp_path: Path) -> None:
@@ -390,6 +402,14 @@ async def test_the_cache_of_a_model(tab: Tab, tmp_path: Path) -> None:
             await expect(page.get_by_text(text).first).to_be_visible()
         await page.get_by_role("link", name="All snapshots").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Cache")
+
+
+async def test_an_engine_that_is_no_llama_server(tab: Tab, rig: Rig) -> None:
+    """Nothing is said of its cache, for nothing is known of it."""
+    await rig.chat("b")
+    page = await tab.open(rig.port, "/models/b?tab=cache")
+    await expect(page.get_by_text("it does not look like llama-server")).to_be_visible()
+    await expect(page.locator("main").get_by_text(re.compile("slot", re.IGNORECASE))).to_have_count(0)
 
 
 async def test_a_hostile_name(tab: Tab, tmp_path: Path) -> None:

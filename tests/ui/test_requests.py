@@ -316,6 +316,30 @@ async def test_the_table_has_pages(tab: Tab, rig: Rig) -> None:
     await expect(ids.first).to_have_text(str(int(last) + 1))
 
 
+async def test_back_from_a_request_is_where_one_was(tab: Tab, rig: Rig) -> None:
+    """On the same page of the table, in the same order; who went elsewhere begins at the newest."""
+    page = await tab.open(rig.port, "/requests?model=llama")
+    await table(page).get_by_role("button", name="Filters").click()
+    await page.get_by_label("Rows per page").select_option("10")
+    await table(page).get_by_role("button", name="Duration").click()
+    pager = page.get_by_role("navigation", name="Pages of the table")
+    await pager.get_by_role("button", name="Next page").click()
+    await expect(pager).to_contain_text("Page 2 of 2")
+    rows = table(page).locator("tbody tr")
+    await expect(rows).to_have_count(2)
+    ids = await table(page).locator("tbody tr td:first-child").all_inner_texts()
+    await rows.first.get_by_role("link").first.click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text(f"Request {ids[0]}")
+    await page.go_back()
+    await expect(pager).to_contain_text("Page 2 of 2")
+    await expect(table(page).locator("tbody tr td:first-child")).to_have_text(ids)
+    await tab.open(rig.port, "/models")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Models")
+    await page.go_back()
+    await expect(pager).to_contain_text("Page 1 of 2")
+    await expect(table(page).get_by_role("columnheader", name="ID")).to_contain_text("↓")
+
+
 async def test_the_table_is_exported(tab: Tab, rig: Rig) -> None:
     """The columns and rows that are shown, as Markdown, with a sentence that sums them up."""
     page = await tab.open(rig.port, "/requests")
@@ -357,6 +381,21 @@ async def test_each_number_of_a_request_leads_to_it(tab: Tab, rig: Rig) -> None:
     await page.goto(f"http://127.0.0.1:{rig.port}/ui/#/requests/unheard-of")
     tab.expected("404")
     await expect(page.get_by_text("no request 'unheard-of' is known")).to_be_visible()
+
+
+async def test_both_addresses_outlive_a_restart(tab: Tab, tmp_path: Path) -> None:
+    """With `store.path`: the number, and the id that a client was told."""
+    tab.expected(f"404|{GONE}")
+    async with swap_rig(tmp_path, fakes("a"), store={"path": str(tmp_path / "activity.db")}) as rig:
+        await rig.chat("a")
+        identity = (await rig.get("/api/requests")).json()["requests"][0]["id"]
+        await rig.program.stop()
+        await rig.program.start()
+        for address in (identity, "1"):
+            page = await tab.open(rig.port, f"/requests/{address}")
+            await expect(page.get_by_role("heading", name="Request 1")).to_be_visible()
+        await tab.open(rig.port, "/requests/nobody")
+        await expect(page.get_by_text("with store.path those before")).to_be_visible()
 
 
 async def test_a_request_opens_as_a_waterfall(tab: Tab, rig: Rig) -> None:
@@ -484,6 +523,7 @@ async def test_one_of_several_keys_sees_its_own_requests(tab: Tab, tmp_path: Pat
         await page.get_by_role("button", name="Use this key").click()
         await expect(table(page).locator("tbody tr")).to_have_count(2)
         await expect(page.get_by_text("you see the requests of your own key")).to_be_visible()
+        await expect(page.get_by_text("1 requests")).to_have_count(0)
         await table(page).locator("tbody tr").first.get_by_role("link").first.click()
         await expect(page.get_by_text("is shown to the admin key only")).to_be_visible()
         await page.goto(f"http://127.0.0.1:{rig.port}/ui/#/requests/2")
@@ -491,6 +531,8 @@ async def test_one_of_several_keys_sees_its_own_requests(tab: Tab, tmp_path: Pat
         await expect(page.get_by_text("no request '2' is known")).to_be_visible()
         await page.goto(f"http://127.0.0.1:{rig.port}/ui/#/models/a")
         await expect(page.get_by_role("cell", name="/v1/chat/completions")).to_have_count(2)
+        await page.goto(f"http://127.0.0.1:{rig.port}/ui/#/cache")
+        await expect(page.get_by_text("you see the snapshots of templates")).to_be_visible()
         mine, other = (
             rig.ask("a", hold=0, headers={"Authorization": f"Bearer {key}", "X-Request-Id": f"{key}s"})
             for key in ("anna", "bert")

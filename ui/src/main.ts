@@ -5,6 +5,6 @@ import { mount } from "svelte";
 import App from "./App.svelte";
 import { loadAnew } from "./frame/anew";
 
-addEventListener("vite:preloadError", loadAnew);
+addEventListener("vite:preloadError", (event) => loadAnew(event));
 const target = document.getElementById("app");
 if (target) mount(App, { target });

@@ -12,7 +12,7 @@ import MessageSquare from "@lucide/svelte/icons/message-square";
 import ScrollText from "@lucide/svelte/icons/scroll-text";
 import Settings from "@lucide/svelte/icons/settings";
 
-type Loaded = Promise<{ default: Component<Record<string, never>> }>;
+export type Loaded = Promise<{ default: Component<Record<string, never>> }>;
 
 export interface Place {
   path: string;

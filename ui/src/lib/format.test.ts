@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import {
+  sameDay,
   about,
   absolute,
   bytes,
@@ -73,3 +74,8 @@ describe("times", () => {
 });
 
 it("the middle of a long text is left out", () => expect(middle("abcdefghij", 5)).toBe("ab…ij"));
+
+it("a day is that of UTC", () => {
+  expect(sameDay(86_399, 0)).toBe(true);
+  expect(sameDay(86_400, 86_399)).toBe(false);
+});

@@ -106,6 +106,11 @@ export function relative(time: Maybe<number>, now: number): string {
   return seconds < 0 ? `in ${about(-seconds)}` : `${about(seconds)} ago`;
 }
 
+/** Whether a unix time lies in the day of another, by UTC, as the program counts days. */
+export function sameDay(time: number, other: number): boolean {
+  return Math.floor(time / DAY) === Math.floor(other / DAY);
+}
+
 /** A unix time in the reader's own zone: "2026-11-28 14:05:09". */
 export function absolute(time: Maybe<number>): string {
   if (time === null || time === undefined || time === 0) return NONE;

@@ -1,26 +1,32 @@
 /* A pause of the whole program, which a person asked for here. */
 import { act } from "./act";
 import { ask } from "./api/client";
+import { live } from "./api/live.svelte";
 import type { PauseStatus } from "./api/types";
 import { about } from "./format";
+import { seen } from "./seen.svelte";
 
 let under = $state(false);
 
 export const pausing = {
-  /** Whether engines are being stopped for it. */
+  /** Whether one is being begun, and engines stopped for it, or ended. */
   get under(): boolean {
     return under;
   },
 };
 
-/** Stop everything, `length` as "1h", or "" until somebody resumes. */
-export async function pause(length: string): Promise<void> {
+const paused = () => Boolean(live.status?.pause);
+
+async function asked(path: string): Promise<void> {
   under = true;
-  await act(() => ask(`api/pause${length ? `?for=${length}` : ""}`, { method: "POST" }));
+  await seen(paused, () => act(() => ask(path, { method: "POST" })));
   under = false;
 }
 
-export const resume = () => act(() => ask("api/resume", { method: "POST" }));
+/** Stop everything, `length` as "1h", or "" until somebody resumes. */
+export const pause = (length: string) => asked(`api/pause${length ? `?for=${length}` : ""}`);
+
+export const resume = () => asked("api/resume");
 
 /** What the page says while it lasts. */
 export function pausedText({ until }: PauseStatus, now: number): string {

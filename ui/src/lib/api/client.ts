@@ -1,5 +1,6 @@
 /* Asking the program: one function, which adds the key, finds the API below any prefix, and turns what went wrong into a
  * sentence for a person. */
+import { plain } from "../said";
 import { key } from "../stores/key.svelte";
 
 /** Where the API is: the page is at `<prefix>/ui/`, the API beside it. */
@@ -76,8 +77,12 @@ function parsed(text: string): unknown {
   }
 }
 
-/** What an error body says, in the forms of OpenAI, Anthropic, llama.cpp and llama-swap. */
+/** What an error body says, in the forms of OpenAI, Anthropic, llama.cpp and llama-swap, of which one has an empty opening. */
 export function sentence(body: unknown, text: string): string {
+  return plain(said(body, text));
+}
+
+function said(body: unknown, text: string): string {
   if (typeof body === "object" && body !== null) {
     const error = "error" in body ? body.error : body;
     if (typeof error === "string") return error;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { Hardware, Performance, RequestRecord } from "../../lib/api/types";
+import type { Hardware, InflightRequest, Performance, RequestRecord } from "../../lib/api/types";
 import { asText } from "./report";
-import { machineCharts, since, tokenChart } from "./series";
+import { machineCharts, queueChart, since, tokenChart } from "./series";
 
 const at = (second: number) => new Date(second * 1000).toISOString();
 const PERFORMANCE = {
@@ -48,11 +48,26 @@ describe("machineCharts", () => {
   });
 });
 
+describe("queueChart", () => {
+  const ended = { started: 100, total: 15, queue: 2, swap: 3 } as RequestRecord;
+  const runs = { timestamp: at(115), standing: { place: 0 } } as unknown as InflightRequest;
+  const waits = { timestamp: at(110), standing: { place: 1 } } as unknown as InflightRequest;
+  const values = (known: number) =>
+    queueChart([ended], [runs, waits], { from: 95, to: 120, known }).lines.map((line) => line.values);
+
+  it("tells who ran and who waited, also before anybody looked", () =>
+    expect(values(0)).toEqual([
+      [0, 0, 1, 1, 1],
+      [0, 1, 0, 1, 1],
+    ]));
+  it("says nothing of a time of which nothing is known", () => expect(values(107)[0]).toEqual([null, null, 1, 1, 1]));
+});
+
 describe("tokenChart", () => {
   const one = { started: 100, total: 20, prefill: 10, decode: 10, tokens_evaluated: 1000, tokens_generated: 50 };
 
   it("spreads tokens over the seconds in which they were read or written", () => {
-    const chart = tokenChart([one as RequestRecord], 100, 120);
+    const chart = tokenChart([one as RequestRecord], { from: 100, to: 120, known: 0 });
     expect(chart.lines.map((line) => line.values)).toEqual([
       [100, 100, 0, 0],
       [0, 0, 5, 5],
@@ -60,13 +75,13 @@ describe("tokenChart", () => {
   });
 
   it("counts all tokens once, whenever the request began", () => {
-    const chart = tokenChart([{ ...one, started: 101.7 } as RequestRecord], 100, 140);
+    const chart = tokenChart([{ ...one, started: 101.7 } as RequestRecord], { from: 100, to: 140, known: 0 });
     const sums = chart.lines.map((line) => line.values.reduce<number>((sum, value) => sum + (value ?? 0) * 5, 0));
     expect(sums.map(Math.round)).toEqual([1000, 50]);
   });
 
   it("leaves out what lies before the window", () => {
-    const chart = tokenChart([{ ...one, started: 10 } as RequestRecord], 100, 120);
+    const chart = tokenChart([{ ...one, started: 10 } as RequestRecord], { from: 100, to: 120, known: 0 });
     expect(chart.lines[0]?.values).toEqual([0, 0, 0, 0]);
   });
 });

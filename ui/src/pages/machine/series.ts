@@ -1,6 +1,6 @@
 /* Samples of the machine as lines to plot: times in unix seconds, one list of values for each line, null where nothing is
  * known. All of a chart have one unit. */
-import type { GpuSample, Performance, RequestRecord, SystemSample } from "../../lib/api/types";
+import type { GpuSample, InflightRequest, Performance, RequestRecord, SystemSample } from "../../lib/api/types";
 
 export interface Line {
   label: string;
@@ -113,26 +113,62 @@ function gpuCharts(samples: readonly GpuSample[]): Chart[] {
   ];
 }
 
+/** A part of time, of which what was before `known` is not known. */
+export interface Span {
+  from: number;
+  to: number;
+  known: number;
+}
+
+function emptyBuckets({ from, to }: Span): number[] {
+  return new Array<number>(Math.max(1, Math.ceil((to - from) / BUCKET))).fill(0);
+}
+
+function chartOf(title: string, unit: string, { from, known }: Span, lines: Record<string, number[]>): Chart {
+  const [first = []] = Object.values(lines);
+  const after = (values: number[]) =>
+    values.map((value, bucket) => (from + (bucket + 1) * BUCKET > known ? value : null));
+  return {
+    title,
+    unit,
+    times: first.map((_, bucket) => from + (bucket + 0.5) * BUCKET),
+    lines: Object.entries(lines).map(([label, values]) => ({ label, values: after(values) })),
+  };
+}
+
+/** How many requests ran and waited over time, from those that ended and those that are under way. */
+export function queueChart(
+  requests: readonly RequestRecord[],
+  inflight: readonly InflightRequest[],
+  span: Span,
+): Chart {
+  const { from, to } = span;
+  const running = emptyBuckets(span);
+  const waiting = emptyBuckets(span);
+  const during = (buckets: number[], begin: number, end: number) => {
+    if (end > begin) spread(buckets, end - begin, begin - from, end - from);
+  };
+  for (const { started, total, queue, swap } of requests) {
+    const began = started + Math.min(total, queue + swap);
+    during(waiting, started, began);
+    during(running, began, started + total);
+  }
+  for (const { timestamp, standing } of inflight) during(standing.place ? waiting : running, seconds(timestamp), to);
+  return chartOf("Requests", "mean of 5 s", span, { running, waiting });
+}
+
 /** Tokens per second over time: each request's tokens are spread over the seconds in which they were read or written. */
-export function tokenChart(requests: readonly RequestRecord[], from: number, to: number): Chart {
-  const buckets = Math.max(1, Math.ceil((to - from) / BUCKET));
-  const read = new Array<number>(buckets).fill(0);
-  const written = new Array<number>(buckets).fill(0);
+export function tokenChart(requests: readonly RequestRecord[], span: Span): Chart {
+  const { from } = span;
+  const read = emptyBuckets(span);
+  const written = emptyBuckets(span);
   for (const one of requests) {
     const decoded = one.started + one.total;
     const prefilled = decoded - (one.decode ?? 0);
     spread(read, one.tokens_evaluated ?? 0, prefilled - (one.prefill ?? 0) - from, prefilled - from);
     spread(written, one.tokens_generated ?? 0, prefilled - from, decoded - from);
   }
-  return {
-    title: "Tokens per second",
-    unit: "",
-    times: read.map((_, bucket) => from + (bucket + 0.5) * BUCKET),
-    lines: [
-      { label: "evaluated", values: read },
-      { label: "generated", values: written },
-    ],
-  };
+  return chartOf("Tokens per second", "", span, { evaluated: read, generated: written });
 }
 
 function spread(buckets: number[], tokens: number, begin: number, end: number): void {

@@ -1,26 +1,33 @@
-/* What the Machine page plots: the program's samples, asked for as often as a person wants and never in a hidden tab, and
- * the queue, which is noted from the stream while this page is open. */
+/* What the Machine page plots: the program's samples and requests, asked for as often as a person wants and never in a
+ * hidden tab. */
 import { ask, Failure, told } from "../../lib/api/client";
 import { live } from "../../lib/api/live.svelte";
-import type { Performance, RequestList, RequestRecord } from "../../lib/api/types";
-import { stations } from "../../lib/machine";
+import type { InflightRequest, Performance, RequestList, RequestRecord } from "../../lib/api/types";
 import { clock } from "../../lib/stores/clock.svelte";
-import type { Chart } from "./series";
 
 const KEPT = 3600; // seconds
+const MOST = 1000; // requests that the program keeps
 const EMPTY: Performance = { enabled: true, sys_stats: [], gpu_stats: [] };
 
 export class Watch {
   performance = $state.raw(EMPTY);
   requests = $state.raw<RequestRecord[]>([]);
+  inflight = $state.raw<InflightRequest[]>([]); // as they were then
   error = $state("");
+
+  /** From when on all requests are known of a program that started then. */
+  since(started: number): number {
+    const oldest = this.requests.at(-1);
+    return oldest && this.requests.length >= MOST ? Math.max(started, oldest.started + oldest.total) : started;
+  }
 
   /** Ask anew for what came since the last time. */
   async refresh(): Promise<void> {
     try {
-      const [performance, list] = await Promise.all([this.newer(), ask<RequestList>("api/requests?limit=1000")]);
+      const [performance, list] = await Promise.all([this.newer(), ask<RequestList>(`api/requests?limit=${MOST}`)]);
       this.performance = performance;
       this.requests = list.requests;
+      this.inflight = live.inflight;
       this.error = "";
     } catch (error) {
       this.error = told(error);
@@ -48,36 +55,4 @@ export class Watch {
 function off(error: unknown): Performance {
   if (error instanceof Failure && error.status === 503) return { ...EMPTY, enabled: false };
   throw error;
-}
-
-interface Depth {
-  at: number;
-  running: number;
-  waiting: number;
-}
-
-let depths: Depth[] = [];
-
-/** Note how many requests run and wait now. */
-export function noteQueue(): void {
-  const total = (of: "running" | "waiting") =>
-    stations(live.status).reduce((sum, one) => {
-      const gated = Object.values(one.gate[of]).reduce((all, work) => all + work, 0);
-      return sum + Math.max(one.full?.schedule[of] ?? 0, gated);
-    }, 0);
-  const now = { at: clock.exact(), running: total("running"), waiting: total("waiting") };
-  depths = [...depths.filter((one) => one.at > now.at - KEPT), now];
-}
-
-/** The queue as it was noted. */
-export function queueChart(): Chart {
-  return {
-    title: "Requests",
-    unit: "",
-    times: depths.map((one) => one.at),
-    lines: [
-      { label: "running", values: depths.map((one) => one.running) },
-      { label: "waiting", values: depths.map((one) => one.waiting) },
-    ],
-  };
 }

@@ -13,8 +13,8 @@ describe("a model's cache", () => {
     });
   });
   it("tells what happened, and leaves out what did not", () =>
-    expect(countsOf(kv({ restores: { ok: 2, failed: 0, worthless: 1 }, lost: { busy: 1 } }))).toEqual([
-      ["Restores", "2 helped, 1 did not help"],
+    expect(countsOf(kv({ restores: { ok: 2, failed: 0, worthless: 1, skipped: 3 }, lost: { busy: 1 } }))).toEqual([
+      ["Restores", "2 helped, 1 did not help, 3 not tried, because other requests ran"],
       ["Conversations lost", "1 busy"],
     ]));
   it("is described in words", () => {

@@ -26,7 +26,7 @@ const RESTORES: Readonly<Record<string, string>> = {
   worthless: "did not help",
   displaced: "displaced before use",
   unused: "not used by the request",
-  skipped: "left out because they would not pay",
+  skipped: "not tried, because other requests ran",
 };
 
 /** What happened since the start, by kind; what never did is left out. */

@@ -33,12 +33,14 @@ describe("a load", () => {
 
 describe("what one can do", () => {
   it.each([
-    ["stopped", false, "load"],
-    ["failed", false, "load"],
-    ["stopped", true, "cancel"],
-    ["starting", false, "cancel"],
-    ["ready", false, "unload"],
-    ["stopping", false, "none"],
+    ["stopped", undefined, "load"],
+    ["failed", undefined, "load"],
+    ["stopped", "load", "cancel"],
+    ["stopped", "unload", "cancel"],
+    ["starting", undefined, "cancel"],
+    ["ready", undefined, "unload"],
+    ["ready", "unload", "unload"],
+    ["stopping", undefined, "none"],
   ])("with a model that is %s (asked: %s): %s", (state, asked, choice) => expect(choiceOf(state, asked)).toBe(choice));
 });
 

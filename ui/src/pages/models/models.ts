@@ -19,11 +19,12 @@ export function loadingOf(one: ModelStatus, now: number): Loading | undefined {
   return { share: 1, text: `${about(-left)} longer than last time` };
 }
 
-/** What a person can do with a model now. `asked`: they asked for a load that has not begun. */
-export function choiceOf(state: string, asked: boolean): "load" | "cancel" | "unload" | "none" {
-  if (state === "starting" || asked) return "cancel";
+/** What a person can do with a model now. `doing`: what they asked for; a load that has not begun can be cancelled. */
+export function choiceOf(state: string, doing: string | undefined): "load" | "cancel" | "unload" | "none" {
+  if (state === "starting" || doing === "load") return "cancel";
   if (state === "ready" || state === "stuck") return "unload";
-  return state === "stopping" ? "none" : "load";
+  if (state === "stopping") return "none";
+  return doing === "unload" ? "cancel" : "load";
 }
 
 /** The word for a model's state. A load that was asked for, and has not begun, waits. */

@@ -1,5 +1,6 @@
 /* Which model had the machine when, out of the changes of states: stretches for drawing, and the swaps with their cost. */
 import type { SwapRecord } from "../../lib/api/types";
+import { firstLine } from "../../lib/said";
 
 export type Live = "starting" | "ready" | "stopping";
 
@@ -164,7 +165,7 @@ export function marksOf(
   const came: Mark[] = swapsOf(changes).map((swap) => ({ ...swap, text: told(swap, duration), swap }));
   const failed: Mark[] = mishaps(changes).map((one) => ({
     ...one,
-    text: `${one.model} ${one.reason ? `failed: ${one.reason.split("\n")[0]}` : "ended by itself"}`,
+    text: `${one.model} ${one.reason ? `failed: ${firstLine(one.reason)}` : "ended by itself"}`,
   }));
   return [...came, ...failed].filter((one) => one.at >= from && one.at <= to).sort((one, other) => one.at - other.at);
 }

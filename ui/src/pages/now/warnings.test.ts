@@ -30,6 +30,11 @@ describe("warnings", () => {
     expect(warnings(one({ engine }))).toHaveLength(1);
     expect(warnings(one({ engine, pause: { since: 0, until: null } }))).toEqual([]);
   });
+  it("a start that failed does not announce lines of its log that are left out", () => {
+    const reason = "it ended with exit code 1; last lines of its log:\nboom";
+    const [found] = warnings(fleet(model("a", { state: "failed", schedule: schedule({ reason }) })));
+    expect(found?.text).toBe("The model did not start: it ended with exit code 1");
+  });
   it("what does not work comes before what could be better", () => {
     const config = {
       path: null,

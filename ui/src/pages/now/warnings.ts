@@ -1,6 +1,7 @@
 /* Everything that a person should know and mend: what the program says in its own words, and what to do about it. */
 import type { AnyStatus, ModelStatus } from "../../lib/api/types";
 import { isFleet, pageOf, stations, templates, type Station } from "../../lib/machine";
+import { firstLine } from "../../lib/said";
 
 export interface Warning {
   level: "bad" | "note"; // bad: something does not work; note: it works, and could do better
@@ -52,7 +53,7 @@ function note(text: string, todo = "", href = "", more: Partial<Warning> = {}): 
 
 /** With a capital letter at its beginning, and on one line. */
 function sentence(text: string): string {
-  const line = text.trim().split("\n")[0] ?? "";
+  const line = firstLine(text);
   return line.charAt(0).toUpperCase() + line.slice(1);
 }
 
@@ -86,8 +87,9 @@ function ofStation(one: Station, many: boolean, paused: boolean): Warning[] {
   }
   for (const target of one.warmup.targets) {
     if (target.state !== "failed" && target.state !== "too long") continue;
+    const todo = target.state === "too long" ? "Shorten it, or start the engine with a larger context (-c)." : "";
     found.push(
-      note(`${target.prefix || `head ${target.head}`} is not warm: ${target.text}`, "", "#/templates", { models }),
+      note(`${target.prefix || `head ${target.head}`} is not warm: ${target.text}`, todo, "#/templates", { models }),
     );
   }
   return [...found, ...(one.full ? ofProcess(one.full) : paused ? [] : ofEngine(one))];

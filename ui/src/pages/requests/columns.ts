@@ -1,5 +1,6 @@
 /* The columns of the table: what each is called, whether it is shown at first, and what it says. */
 import { absolute, count, duration, NONE, percent, rate, relative } from "../../lib/format";
+import { plain } from "../../lib/said";
 import type { Kind } from "../../lib/ui/state";
 import type { Entry } from "./entry";
 
@@ -227,7 +228,8 @@ export function hint(column: Column, entry: Entry): string | undefined {
 
 /** The program's sentence with a large first letter. */
 export function sentence(text: string): string {
-  return text ? text.slice(0, 1).toUpperCase() + text.slice(1) : NONE;
+  const words = plain(text);
+  return words ? words.slice(0, 1).toUpperCase() + words.slice(1) : NONE;
 }
 
 export function meta(entry: Entry, between = ", "): string {

@@ -37,6 +37,10 @@ export function isSet(filters: Filters): boolean {
   return Object.values(filters).some((value) => value.trim());
 }
 
+export function equal(one: Filters, other: Filters): boolean {
+  return Object.keys(NAMES).every((name) => one[name as keyof Filters] === other[name as keyof Filters]);
+}
+
 /** What an address asks for (`#/requests?model=alpha`), if it names any of them. */
 export function filtersIn(address: string | undefined): Filters | undefined {
   const asked = new URLSearchParams(address);

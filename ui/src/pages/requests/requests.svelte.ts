@@ -8,7 +8,7 @@ import { stored } from "../../lib/stores/stored.svelte";
 import { arrange } from "./arrange";
 import { NO_CHOICE, type Choice } from "../../lib/ui/columns";
 import { entryOf, entryOfRow, keyOf, type Entry } from "./entry";
-import { fits, NEWEST, NO_FILTERS, query, sortedBy, type Filters, type Sort } from "./filters";
+import { equal, fits, NEWEST, NO_FILTERS, query, sortedBy, type Filters, type Sort } from "./filters";
 import { statsOf } from "./histogram";
 
 const PAUSE = 1000; // ms between two looks at the newest rows
@@ -21,9 +21,9 @@ const kept = {
   rows: stored("requests.rows", 25),
 };
 
+const place = $state({ page: 1, sort: NEWEST }); // in the table, while somebody looks at one of its requests
+
 export class Requests {
-  page = $state(1);
-  sort = $state<Sort>(NEWEST);
   error = $state("");
   loaded = $state(false);
   stats = $state.raw<ActivityStats>();
@@ -36,6 +36,28 @@ export class Requests {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private later: ReturnType<typeof setTimeout> | undefined; // the next sums
 
+  get page(): number {
+    return place.page;
+  }
+
+  set page(next: number) {
+    place.page = next;
+  }
+
+  get sort(): Sort {
+    return place.sort;
+  }
+
+  set sort(next: Sort) {
+    place.sort = next;
+  }
+
+  /** Somebody goes to another page, and will begin at the newest when they come back. */
+  leave(): void {
+    this.page = 1;
+    this.sort = NEWEST;
+  }
+
   get held(): boolean {
     return live.page?.own ?? false;
   }
@@ -45,8 +67,8 @@ export class Requests {
   }
 
   set filters(next: Filters) {
+    if (!equal(next, this.filters)) this.page = 1;
     kept.filters.value = next;
-    this.page = 1;
   }
 
   get choice(): Choice {

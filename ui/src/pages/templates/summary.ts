@@ -54,7 +54,7 @@ export function rows(status: AnyStatus | undefined): Row[] {
   });
 }
 
-export type Targets = Pick<OnModel, "model" | "targets" | "runs">;
+export type Targets = Pick<OnModel, "model" | "targets" | "runs"> & { state?: State };
 
 /** The heads without a prefix on each model that has any: agents' system messages and tools. */
 export function plainHeads(status: AnyStatus | undefined): Targets[] {
@@ -66,8 +66,9 @@ export function plainHeads(status: AnyStatus | undefined): Targets[] {
 }
 
 /** The state of one target, as the table of its template says it of all. */
-export function targetState(target: TargetStatistics, runs: boolean): State {
-  return runs ? stateOf([target]) : away(undefined);
+export function targetState(target: TargetStatistics, { runs, state, targets }: Targets): State {
+  if (runs) return stateOf([target]);
+  return (targets.length === 1 && state) || away(undefined); // of several it is not known which is on disk
 }
 
 /** Whether a model has templates of its own; then it has none of the shared ones. */

@@ -28,8 +28,13 @@ describe("how warm a template is", () => {
     [[], "not looked at", "off", ""],
   ])("%j", (targets, word, kind, why) => expect(stateOf(targets)).toEqual({ word, kind, why }));
   it("of an engine that does not run is neither warm nor waiting", () => {
-    expect(targetState(target({ state: "waiting" }), true).word).toBe("waiting");
-    expect(targetState(target({ state: "waiting" }), false).word).toBe("not loaded");
+    const one = target({ state: "waiting" });
+    const on = { model: "a", targets: [one], runs: true };
+    const away = { ...on, runs: false, state: { word: "on disk", kind: "off" as const, why: "" } };
+    expect(targetState(one, on).word).toBe("waiting");
+    expect(targetState(one, { ...on, runs: false }).word).toBe("not loaded");
+    expect(targetState(one, away).word).toBe("on disk");
+    expect(targetState(one, { ...away, targets: [one, one] }).word).toBe("not loaded");
   });
 
   it("a model that does not run may have it on disk", () => {
