@@ -277,6 +277,8 @@ def of_servers(now: Mapping[str, ServerStatistics]) -> Iterator[Metric]:
     yield gauges("bioproxy_connections", "Open client connections.", "port", open_now)
     yield sums("bioproxy_connections_accepted", "Client connections accepted.", "port", accepted)
     yield sums("bioproxy_requests_refused", "Requests that were no valid HTTP.", "port", refused)
+    expires = {name: server.certificate_expires for name, server in now.items() if server.certificate_expires}
+    yield gauges("bioproxy_certificate_expires_timestamp_seconds", "When the certificate expires.", "port", expires)
 
 
 def of_host(now: Look) -> Iterator[Metric]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import ssl
 from pathlib import Path
@@ -16,8 +17,8 @@ import pytest
 from bioproxy.cli.client import Client, admin_url
 from bioproxy.wire import tls
 from bioproxy.wire.tls import digest
-from support.clients import CURL, curl, fake_line
-from support.http import Certificate, certificate, needs_openssl
+from support.clients import CURL, Line, curl, fake_line
+from support.http import Certificate, call, certificate, needs_openssl
 from support.leaks import until
 from support.sockets import needs_unix, short_folder
 
@@ -54,9 +55,7 @@ async def test_a_certificate_is_renewed_under_a_stream(tmp_path: Path, monkeypat
             stream = await client.chat.completions.create(model="m", messages=HELLO, max_tokens=6, stream=True)
             chunks = [await anext(stream)]
             put(new)
-            await until(
-                lambda: line.app.ports.tls is not None and line.app.ports.tls.digest == digest(new.cert, new.key)
-            )
+            await until(lambda: uses(line, new))
             for url in (f"https://localhost:{port}/health", f"https://localhost:{admin}/health"):
                 assert (await curl("--cacert", new.cert, url))[0] == 0
                 assert (await curl("--cacert", old.cert, url))[0] == 60  # not the certificate that is believed
@@ -65,6 +64,35 @@ async def test_a_certificate_is_renewed_under_a_stream(tmp_path: Path, monkeypat
             assert chunks[-1].choices[0].finish_reason == "length"
         async with openai_over_tls(port, new) as client:
             assert (await client.models.list()).data
+
+
+def uses(line: Line, made: Certificate) -> bool:
+    """Whether the ports speak with this pair."""
+    return line.app.ports.tls is not None and line.app.ports.tls.digest == digest(made.cert, made.key)
+
+
+@needs_openssl
+async def test_a_certificate_that_nobody_renews_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus reads when it expires; `/status` says that it does soon, and why half a renewal is not used."""
+    monkeypatch.setattr(tls, "INTERVAL", 0.01)
+    made, other = certificate(tmp_path), certificate(tmp_path, "other")
+    paths = {"tls_cert_file": made.cert, "tls_key_file": made.key}
+    async with fake_line(tmp_path, **paths) as line:
+        pair = line.app.ports.tls
+        assert pair is not None
+        page = (await call(line.app.admin_port, "GET", "/metrics")).text
+        told = re.findall(r'^bioproxy_certificate_expires_timestamp_seconds\{port="(.*)"\} (.*)', page, re.MULTILINE)
+        assert [(port, float(ends)) for port, ends in told] == [("proxy", pair.ends)]
+        assert (await call(line.app.admin_port, "GET", "/status")).json()["notes"] == []
+        pair.begins -= 89 * 86400  # it lives for 91 days, and has two of them left
+        shutil.copy(other.cert, made.cert)
+        await until(lambda: pair.fault)
+        fault, soon = (await call(line.app.admin_port, "GET", "/status")).json()["notes"]
+        assert f"{made.key} does not belong to the certificate in {made.cert}; the old pair stays in use" in fault
+        assert f"the certificate in {made.cert} expires on " in soon
+        shutil.copy(other.key, made.key)
+        await until(lambda: uses(line, other))
+        assert (await call(line.app.admin_port, "GET", "/status")).json()["notes"] == []
 
 
 @needs_unix

@@ -50,6 +50,7 @@ from bioproxy.templates.pins import Pins, PinStatistics
 from bioproxy.warmup.runner import RunnerStatistics
 from bioproxy.wire.connection import ServerStatistics
 from bioproxy.wire.server import Server
+from bioproxy.wire.tls import doubt
 from bioproxy.wire.upstream import PoolStatistics
 
 SHOWN_PAGES = 5  # that a note names; `refused_pages` has all
@@ -275,7 +276,7 @@ def status_of(
         "captures": management.captures.statistics(),
         "store": management.store.statistics(),
         "inflight": management.inflight.statistics(),
-        "notes": notes(config, front),
+        "notes": notes(config, front, servers),
     }
     wanted = config.ui.captures if fleet.only is not None else management.settings.dialect.capture_buffer
     if (wanted > 0 or config.captures.disk) and not management.captures.most:
@@ -300,9 +301,10 @@ def seconds_per_token(fleet: Fleet, model: str) -> float:
     return 0.0 if prefill == ASSUMED else prefill  # whatever is measured moves it
 
 
-def notes(config: Config, front: Front) -> tuple[str, ...]:
+def notes(config: Config, front: Front, servers: Mapping[str, Server]) -> tuple[str, ...]:
     """What an operator should know and nothing else says."""
-    found = []
+    pairs = dict.fromkeys(server.tls for server in servers.values() if server.tls is not None)
+    found = [why for pair in pairs for why in (pair.fault, doubt(pair, time.time())) if why]
     if len(config.api_keys) > 1 and config.kv.isolate == "off":
         found.append(
             "what the engine holds in memory is shared by all who use it, and its timing can tell (kv.isolate: strict)"

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
-import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +30,7 @@ from bioproxy.errors import BioproxyError
 from bioproxy.wire.connection import ErrorBody, Handler, Port, ServerConnection, ServerStatistics
 from bioproxy.wire.http1.heads import Headers
 from bioproxy.wire.sockets import BACKLOG, address_of, bind, bind_unix, is_unix, remove_socket
+from bioproxy.wire.tls import PairContext
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Server:
         self.sockets: list[socket.socket] = []
         self.file: tuple[Path, int] | None = None  # of our unix socket: its path and inode
         self.listeners: list[asyncio.Server] = []
-        self.tls: ssl.SSLContext | None = None
+        self.tls: PairContext | None = None
         self.addresses: list[tuple[str, int]] = []
         self.sweeper: asyncio.TimerHandle | None = None
         self.tied: set[socket.socket] = set()  # those that Windows knows to be the loop's
@@ -99,7 +100,7 @@ class Server:
         self,
         host: str,
         port: int,
-        tls: ssl.SSLContext | None = None,
+        tls: PairContext | None = None,
         *,
         mode: int = 0o600,
         sockets: Sequence[socket.socket] = (),
@@ -124,7 +125,7 @@ class Server:
         if self.sweeper is None:
             self.sweeper = self.loop.call_later(self.interval, self.sweep)
 
-    async def accepting(self, tls: ssl.SSLContext | None) -> list[asyncio.Server]:
+    async def accepting(self, tls: PairContext | None) -> list[asyncio.Server]:
         """Listeners on our sockets, each on a copy of its own: one that is open cannot begin to speak TLS."""
         listeners: list[asyncio.Server] = []
         try:
@@ -150,7 +151,7 @@ class Server:
             self.tied.add(ours)
         return copy
 
-    async def accepting_on(self, copy: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
+    async def accepting_on(self, copy: socket.socket, tls: PairContext | None) -> asyncio.Server:
         """One listener; its socket is closed if it cannot be had. A unix socket's speaks no TLS."""
         tls = None if is_unix(copy) else tls
         try:
@@ -166,7 +167,7 @@ class Server:
             copy.close()
             raise
 
-    async def secure(self, tls: ssl.SSLContext | None) -> None:
+    async def secure(self, tls: PairContext | None) -> None:
         """Let connections from now on speak TLS with `tls`, or plain HTTP (None), on the same sockets.
 
         Connections that are open go on with what they began with. If TLS was switched on or off they end as soon as
@@ -265,5 +266,10 @@ class Server:
             await aio.wait_first(shared.empty, timeout=seconds)
 
     def statistics(self) -> ServerStatistics:
-        shared = self.shared
-        return msgspec.structs.replace(shared.counts, connections=len(shared.connections), running=len(shared.tasks))
+        shared, ends = self.shared, math.inf if self.tls is None else self.tls.ends
+        return msgspec.structs.replace(
+            shared.counts,
+            connections=len(shared.connections),
+            running=len(shared.tasks),
+            certificate_expires=ends if ends < math.inf else None,
+        )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INTERVAL = 5.0  # seconds between two looks at the files
+SOON = 7 * 86400.0  # seconds before its end at which a certificate should have been renewed, if it lives for months
 LARGEST = 16 << 20  # bytes; a chain of certificates is some thousands
 GONE = "was taken away while it was read"  # by whoever renews it
 MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
@@ -84,10 +85,11 @@ class Greeting(ssl.SSLObject):
 class PairContext(ssl.SSLContext):
     """A server's context, and which two files it was made from; `digest` is that of their content.
 
-    Clients take the certificate from `begins` to `ends` (unix time), as far as that can be read.
+    Clients take the certificate from `begins` to `ends` (unix time), as far as that can be read. `fault`: why what is
+    in the files now is not used instead, "" if nothing else is there.
     """
 
-    certificate = key = ""
+    certificate = key = fault = ""
     digest = b""
     begins, ends = 0.0, math.inf
 
@@ -185,12 +187,19 @@ def moment(der: bytes, at: int) -> float:
 
 
 def doubt(context: PairContext, now: float) -> str:
-    """Why clients do not take the certificate now; "" if they do."""
-    if context.begins <= now < context.ends:
+    """Why clients do not take the certificate now, or will not soon; "" if nothing is wrong."""
+    begins, ends = context.begins, context.ends
+    if now < begins:
+        what, then, so = "is not valid before", begins, "so clients refuse it; renew it"
+    elif now >= ends:
+        what, then, so = "has expired on", ends, "so clients refuse it; renew it"
+    elif now >= ends - min(SOON, (ends - begins) / 4):  # some live for a day
+        what, then, so = "expires on", ends, "and nobody has renewed it"
+    else:
         return ""
-    then = datetime.fromtimestamp(context.ends if now >= context.ends else context.begins, UTC)
-    what = "has expired on" if now >= context.ends else "is not valid before"
-    return f"the certificate in {context.certificate} {what} {then:%Y-%m-%d %H:%M} UTC, so clients refuse it; renew it"
+    return (
+        f"the certificate in {context.certificate} {what} {datetime.fromtimestamp(then, UTC):%Y-%m-%d %H:%M} UTC, {so}"
+    )
 
 
 def digest(*paths: str) -> bytes:
@@ -213,26 +222,29 @@ async def watch(
 ) -> None:
     """Give `take` a new context, after the old one, whenever the files hold another pair; ends by cancellation only.
 
-    What cannot be used is told once, when two looks have found the same; what is used out of its time, once, too.
+    What cannot be used is told once, when two looks have found the same; what clients doubt, once, too.
     """
-    seen = told = doubted = b""
+    seen = told = b""
+    doubted = ""
     while True:
-        if (now := current()) is not None and now.digest != doubted and (why := doubt(now, clock())):
-            doubted = now.digest
-            log.warning("%s", why)
+        if (now := current()) is not None and (why := doubt(now, clock())) != doubted:
+            doubted = why
+            if why:
+                log.warning("%s", why)
         await asyncio.sleep(INTERVAL)
         if (old := current()) is None:
             continue
         before, seen = seen, await asyncio.to_thread(digest, old.certificate, old.key)
         if seen == old.digest:
-            told = b""
+            told, old.fault = b"", ""
         elif seen != told:
             try:
                 await take(old, await asyncio.to_thread(tls_context, old.certificate, old.key))
             except ConfigError as error:
                 if seen == before:
                     told = seen
-                    log.warning("%s; the old pair stays in use until the two files hold another one", error.message)
+                    old.fault = f"{error.message}; the old pair stays in use until the two files hold another one"
+                    log.warning("%s", old.fault)
 
 
 def no_pass_phrase() -> str:

@@ -13,7 +13,7 @@ import pytest
 from bioproxy.config.schema import Limits
 from bioproxy.wire.http1.message import Request, Responder
 from bioproxy.wire.server import Server
-from bioproxy.wire.tls import tls_context
+from bioproxy.wire.tls import PairContext, tls_context
 from support.http import Certificate, certificate, needs_openssl
 from support.leaks import until
 from support.wire_rig import Handler, Wire, client, get, post
@@ -32,7 +32,7 @@ async def echo(request: Request, responder: Responder) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(handler: Handler, context: ssl.SSLContext) -> AsyncIterator[Server]:
+async def serving(handler: Handler, context: PairContext) -> AsyncIterator[Server]:
     """A server behind TLS on a free port; at the end nothing of it is left."""
     server = Server(handler, limits=Limits(), name="test")
     await server.listen("127.0.0.1", 0, context)

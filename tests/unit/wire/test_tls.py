@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import shutil
 import ssl
 import subprocess
@@ -116,17 +117,21 @@ def test_when_a_certificate_is_valid(tmp_path: Path) -> None:
     begins, ends = (ssl.cert_time_to_seconds(line.partition("=")[2]) for line in shown.splitlines())
     context = tls_context(made.cert, made.key)
     assert (context.begins, context.ends) == (begins, ends)
-    assert [doubt(context, now) for now in (begins, ends - 1)] == ["", ""]
+    soon = ends - (ends - begins) / 4
+    assert [doubt(context, now) for now in (begins, soon - 1)] == ["", ""]
+    assert re.search(r"tls\.pem expires on 20\S+ \S+ UTC, and nobody has renewed it$", doubt(context, soon))
     assert "tls.pem is not valid before 20" in doubt(context, begins - 1)
     assert "tls.pem has expired on 20" in doubt(context, ends)
+    context.begins = ends - 90 * 86400  # as those of Let's Encrypt, which certbot renews 30 days before their end
+    assert [bool(doubt(context, ends - days * 86400)) for days in (30, 8, 7)] == [False, False, True]
     assert validity(b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----") == (0.0, math.inf)
     assert validity(b"no certificate") == (0.0, math.inf)
 
 
-async def test_a_certificate_that_expires_while_it_is_used_is_told_once(
+async def test_a_certificate_that_expires_while_it_is_used_is_told_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody else tells who runs the program: clients only refuse it."""
+    """When it is time to renew it, and when it is over. Nobody else tells who runs the program: clients only refuse."""
     made, looks = certificate(tmp_path), tls_looks(monkeypatch)
     context = tls_context(made.cert, made.key)
     monkeypatch.setattr(tls, "INTERVAL", 0.001)
@@ -135,11 +140,17 @@ async def test_a_certificate_that_expires_while_it_is_used_is_told_once(
         """There is nothing to take."""
 
     with caplog.at_level(logging.WARNING, "bioproxy.wire.tls"):
-        task = aio.spawn(watch(lambda: context, take, clock=lambda: context.ends), name="watch")
+        now = context.ends - 1
+        task = aio.spawn(watch(lambda: context, take, clock=lambda: now), name="watch")
+        await until(lambda: len(looks) > 5)
+        now = context.ends
+        await until(lambda: len(caplog.messages) > 1)
+        looks.clear()
         await until(lambda: len(looks) > 5)
         await aio.finish([task])
-    (said,) = caplog.messages
-    assert "tls.pem has expired on" in said
+    soon, late = caplog.messages
+    assert "tls.pem expires on" in soon
+    assert "tls.pem has expired on" in late
 
 
 class Watched:
@@ -216,8 +227,10 @@ async def test_half_a_renewal_keeps_the_old_pair(
         assert said.endswith("; the old pair stays in use until the two files hold another one")
         assert str(tmp_path / "tls.") in said
         assert pair.uses(pair.one)
+        assert pair.context.fault == said
         pair.put(pair.two)
         await until(lambda: pair.uses(pair.two))
+        assert pair.context.fault == ""
 
 
 def tls_looks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:

@@ -173,6 +173,7 @@ export interface ServerStatistics {
   turned_away: number;
   requests: number;
   refused: number;
+  certificate_expires: number | null;
 }
 
 /** Side requests and mended prompts, each by the rules that were for a request. */
