@@ -278,7 +278,9 @@ def of_servers(now: Mapping[str, ServerStatistics]) -> Iterator[Metric]:
     yield sums("bioproxy_connections_accepted", "Client connections accepted.", "port", accepted)
     yield sums("bioproxy_requests_refused", "Requests that were no valid HTTP.", "port", refused)
     expires = {name: server.certificate_expires for name, server in now.items() if server.certificate_expires}
+    due = {name: server.certificate_due for name, server in now.items() if server.certificate_due}
     yield gauges("bioproxy_certificate_expires_timestamp_seconds", "When the certificate expires.", "port", expires)
+    yield gauges("bioproxy_certificate_due_timestamp_seconds", "When it should have been renewed.", "port", due)
 
 
 def of_host(now: Look) -> Iterator[Metric]:

@@ -68,7 +68,9 @@ async def test_a_certificate_is_renewed_under_a_stream(tmp_path: Path, monkeypat
 
 def uses(line: Line, made: Certificate) -> bool:
     """Whether the ports speak with this pair."""
-    return line.app.ports.tls is not None and line.app.ports.tls.digest == digest(made.cert, made.key)
+    ports, wanted = line.app.ports, digest(made.cert, made.key)
+    pairs = [server.tls for server in (ports.proxy, ports.admin) if server.tls is not None]
+    return bool(pairs) and all(pair.digest == wanted for pair in pairs)
 
 
 @needs_openssl
@@ -81,8 +83,10 @@ async def test_a_certificate_that_nobody_renews_is_seen(tmp_path: Path, monkeypa
         pair = line.app.ports.tls
         assert pair is not None
         page = (await call(line.app.admin_port, "GET", "/metrics")).text
-        told = re.findall(r'^bioproxy_certificate_expires_timestamp_seconds\{port="(.*)"\} (.*)', page, re.MULTILINE)
-        assert [(port, float(ends)) for port, ends in told] == [("proxy", pair.ends)]
+        told = re.findall(
+            r'^bioproxy_certificate_(?:expires|due)_timestamp_seconds\{port="(.*)"\} (.*)', page, re.MULTILINE
+        )
+        assert [(port, float(time)) for port, time in told] == [("proxy", pair.ends), ("proxy", pair.due)]
         assert (await call(line.app.admin_port, "GET", "/status")).json()["notes"] == []
         pair.begins -= 89 * 86400  # it lives for 91 days, and has two of them left
         shutil.copy(other.cert, made.cert)

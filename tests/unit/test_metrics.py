@@ -128,7 +128,11 @@ def watching(metrics: Metrics) -> Metrics:
     side = {"titles": SideCounts(matched=5, refused=1, rerouted=2, waited=1.5, kept=1000, spared=30)}
     mended = {"date": MendCounts(matched=9, changed=3, mended=2, spared=400)}
     metrics.clients = lambda: ClientsStatistics(side=side, stabilize=mended)
-    metrics.servers = {"proxy": lambda: stand_in(connections=5, accepted=9, refused=2, certificate_expires=1.8e9)}
+    metrics.servers = {
+        "proxy": lambda: stand_in(
+            connections=5, accepted=9, refused=2, certificate_expires=1.8e9, certificate_due=1.7e9
+        )
+    }
     used = Used(prompt=70, generated=30, requests=2, refused=1)
     metrics.keys = lambda: (stand_in(key="laptop", left=900, total=used),)
     return metrics
@@ -185,6 +189,7 @@ def families(text: str) -> dict[str, str]:
         'bioproxy_connections_accepted_total{port="proxy"} 9.0',
         'bioproxy_requests_refused_total{port="proxy"} 2.0',
         'bioproxy_certificate_expires_timestamp_seconds{port="proxy"} 1.8e+09',
+        'bioproxy_certificate_due_timestamp_seconds{port="proxy"} 1.7e+09',
         'bioproxy_side_requests_total{done="waited",rule="titles"} 2.0',
         'bioproxy_side_requests_total{done="rerouted",rule="titles"} 2.0',
         'bioproxy_side_wait_seconds_total{rule="titles"} 1.5',

@@ -71,7 +71,8 @@ class ServerStatistics(msgspec.Struct):
     """What a server has and had: `connections` open and `running` requests now; the others since the start.
 
     `most`: connections that it may have. `made_way`: idle ones that were closed at that bound; `turned_away`: new ones,
-    because no other was idle. `certificate_expires`: unix time; None without TLS, or if it cannot be read.
+    because no other was idle. `certificate_expires` and `certificate_due` (when it should have been renewed):
+    unix time; None without TLS, or if it cannot be read.
     """
 
     most: int
@@ -83,6 +84,7 @@ class ServerStatistics(msgspec.Struct):
     requests: int = 0
     refused: int = 0  # requests answered by wire itself: not valid, too large, too slow
     certificate_expires: float | None = None
+    certificate_due: float | None = None
 
 
 class Port:

@@ -266,10 +266,10 @@ class Server:
             await aio.wait_first(shared.empty, timeout=seconds)
 
     def statistics(self) -> ServerStatistics:
-        shared, ends = self.shared, math.inf if self.tls is None else self.tls.ends
+        shared, tls = self.shared, self.tls
+        times = (
+            {} if tls is None or math.isinf(tls.ends) else {"certificate_expires": tls.ends, "certificate_due": tls.due}
+        )
         return msgspec.structs.replace(
-            shared.counts,
-            connections=len(shared.connections),
-            running=len(shared.tasks),
-            certificate_expires=ends if ends < math.inf else None,
+            shared.counts, connections=len(shared.connections), running=len(shared.tasks), **times
         )

@@ -93,6 +93,11 @@ class PairContext(ssl.SSLContext):
     digest = b""
     begins, ends = 0.0, math.inf
 
+    @property
+    def due(self) -> float:
+        """When it should be renewed at the latest (unix time); some live for a day."""
+        return self.ends - min(SOON, (self.ends - self.begins) / 4)
+
     def wrap_bio(
         self,
         incoming: ssl.MemoryBIO,
@@ -193,7 +198,7 @@ def doubt(context: PairContext, now: float) -> str:
         what, then, so = "is not valid before", begins, "so clients refuse it; renew it"
     elif now >= ends:
         what, then, so = "has expired on", ends, "so clients refuse it; renew it"
-    elif now >= ends - min(SOON, (ends - begins) / 4):  # some live for a day
+    elif now >= context.due:
         what, then, so = "expires on", ends, "and nobody has renewed it"
     else:
         return ""

@@ -174,6 +174,7 @@ export interface ServerStatistics {
   requests: number;
   refused: number;
   certificate_expires: number | null;
+  certificate_due: number | null;
 }
 
 /** Side requests and mended prompts, each by the rules that were for a request. */
