@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from bioproxy.app import App
 from fakes.fake_engine import FakeEngine
-from support.faults import CHAT, MESSAGES, authority, good, tried
+from support.apps import station
+from support.faults import CHAT, MESSAGES, ask, authority, good, sent, tried
 from support.http import call
+from support.kv_rig import text
+from support.leaks import until
 
 Json = Any
 KEYS: Json = {"api_keys": ["right", {"key": "other", "name": "someone", "models": ["only"]}], "admin_key": "root"}
@@ -118,6 +122,34 @@ async def test_no_key_stands_in_a_log_a_status_or_a_metric(tmp_path: Path, caplo
         shown = [(await call(app.admin_port, "GET", path)).text for path in ("/status", "/metrics", "/requests")]
         assert "somebody" in shown[2]
         assert all(secret not in text for text in [*shown, *caplog.messages])
+
+
+async def test_who_leaves_before_a_slot_is_erased_for_it_costs_nobody_anything(tmp_path: Path) -> None:
+    """Nothing of its request reached the engine, so what the slots hold is known as before."""
+    keys: Json = {"api_keys": [{"key": name, "name": name} for name in ("alice", "bob")]}
+    async with (
+        FakeEngine(slot_folder=tmp_path / "slots", cache_ram=0, parallel=2, decode_rate=100) as fake,
+        tried(fake, tmp_path, kv={"isolate": "strict"}, **keys) as app,
+    ):
+        queue = station(app).gate.queue
+        await good(app, text(300, "a conversation"), headers={"x-api-key": "alice"})
+        await until(lambda: known(app))
+        before = known(app)
+        async with sent(
+            app, data=ask(text(300, "other"), tokens=2000, stream=True), headers={"x-api-key": "alice"}
+        ) as hers:
+            await hers.readuntil(b"data: ")
+            async with sent(app, "/infill", data={"input_prefix": "a"}, headers={"x-api-key": "bob"}):
+                await until(lambda: queue.unbegun)
+            await until(lambda: not queue.unbegun and len(queue.running) == 1)
+            assert known(app) == before
+            assert not station(app).keeper.actions.lost
+        assert "/infill" not in [request.path for request in await fake.requests()]
+
+
+def known(app: App) -> list[str]:
+    """The slots of which all is known that they hold."""
+    return [repr(one) for one in station(app).keeper.residents.slots if one.whole]
 
 
 async def test_strict_isolation_holds_for_prompts_that_we_do_not_read(tmp_path: Path) -> None:

@@ -626,6 +626,19 @@ async def test_who_waited_for_an_erased_slot_saves_nothing_that_is_gone(tmp_path
         assert [snapshot.group for snapshot in one.keeper.list()] == ["alice"]
 
 
+async def test_a_prompt_that_we_do_not_read_leaves_no_slot_behind(tmp_path: Path) -> None:
+    """Nobody takes down when it ends, and other requests find both slots as free as they are."""
+    async with started(tmp_path, engine={"cache_ram": 0, "parallel": 2}, isolate="strict") as one:
+        one.gate.resize(2)
+        for _ in range(3):
+            with await one.gate.acquire() as grant:
+                await one.keeper.admit("alice", grant)
+                one.keeper.unknown("it may have used a slot", group="alice")
+        await one.ask(LONG, group="alice")
+        await one.ask(text(500, "b"), group="alice")
+        assert await one.save_idle() == 2
+
+
 async def test_strict_isolation_needs_no_slot_actions(tmp_path: Path) -> None:
     """Rule 22: without --slot-save-path another prompt takes the content's place."""
     async with started(tmp_path, engine={"cache_ram": 0, "faults": {"slot_actions": False}}, isolate="strict") as one:

@@ -293,11 +293,12 @@ async def granted(
         await claim.broke_off(error)
         raise
     finally:
-        engine.keeper.unknown(
-            "a client's own slot action" if alone else f"{request.method} {path} may have used a slot",
-            group=group if prompted else None,
-        )
-        if adapters:  # another KV cache from here on: the engine is met anew, with another fingerprint (kv-rule 2)
+        if sent:
+            engine.keeper.unknown(
+                "a client's own slot action" if alone else f"{request.method} {path} may have used a slot",
+                group=group if prompted else None,
+            )
+        if sent and adapters:  # another KV cache from here on: it is met anew, with another fingerprint (kv-rule 2)
             engine.attachment.meet_again("a client changed its LoRA adapters")
         # of an unknown route it is not known whether its answer came out of a slot
         known = not alone and exchange.route.endpoint != OTHER_GRANT.endpoint and exchange.record.status == 200

@@ -103,13 +103,13 @@ class Grant(msgspec.Struct, eq=False):
             self.gate.dispatch()
 
     def renew(self) -> bool:
-        """Give the engine back and have it again, for work in chunks; False, and nothing happened, if others wait.
+        """Give the engine back and have it again, for work in chunks; False, and nothing happened, if somebody waits.
 
         A grant that was exclusive is not any more.
         """
         queue, ticket, now = self.gate.queue, self.ticket, self.gate.clock()
         full = len(queue.running) > queue.capacity
-        if self.gate.error is not None or queue.anyone or not queue.open or full:
+        if self.gate.error is not None or queue.anyone or not queue.open or full or queue.held_back(now):
             return False
         new = Ticket(work=ticket.work, client=ticket.client, priority=ticket.priority, key=ticket.key, arrived=now)
         queue.release(ticket, now)
@@ -195,7 +195,7 @@ class Owners:
         self.gates: WeakSet[Gate] = WeakSet()
 
     def bind(self, bounds: Mapping[str, int]) -> None:
-        """From now on these are the bounds (0: none), also for requests that wait already."""
+        """From now on these are the bounds (0: none), also for requests that wait already, if they had one."""
         self.bounds.clear()
         self.bounds.update(bounds)
         for gate in self.gates:

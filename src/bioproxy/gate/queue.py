@@ -15,9 +15,10 @@ The rules, in the order in which they decide:
 5. Of one client's tickets, one that extends what the engine holds may overtake, three times in a row at most.
 
 *Exclusive* means alone: slot actions next to a running request lose or corrupt it (kv-rules 3 and 4). A grant may ask
-to become exclusive, and is refused or not (of several that wait for that, one goes after the other); a ticket may ask
-to be granted exclusively and waits until it is its turn and the engine is free. A client's must not starve, so after
-`PATIENCE` seconds its turn holds the others back; our own saves can wait for a quiet moment and hold nothing back.
+to become exclusive, and is refused or not; if it waits for that, newcomers wait for it after `GRACE` seconds, and of
+several one goes after the other. A ticket may ask to be granted exclusively and waits until it is its turn and the
+engine is free. A client's must not starve, so after `PATIENCE` seconds its turn holds the others back; our own saves
+can wait for a quiet moment and hold nothing back.
 
 A *lane* is what a decision looks at: the waiting tickets that differ in nothing but their turn. A thousand requests of
 one client are one lane, whose oldest ticket speaks for all, and taking any of them out (a client left) is one step.
@@ -42,6 +43,7 @@ from bioproxy.templates.bodies import Body
 from bioproxy.wire.relay import Tail
 
 PATIENCE: dict[Work, float] = {"user": 60.0, "side": 60.0, "background": math.inf}  # seconds, see above
+GRACE = 1.0  # seconds that whoever waits to be alone lets newcomers go first
 NOTICE = 2.0  # seconds within which an engine surely saw that a client left (it looks once a second)
 SMOOTHING = 0.2  # weight of the newest grant in the measured duration of one
 BIAS, MOST_BIAS = 0.3, 4.0  # how fast a forecast learns by how much it errs, and at most
@@ -178,7 +180,7 @@ class Queue:
 
     def admit(self, ticket: Ticket, now: float) -> bool:
         """Grant a newcomer at once if nothing has to be decided: no ticket waits and there is room."""
-        if self.anyone or ticket.max_running or not self.free():
+        if self.anyone or ticket.max_running or not self.free() or self.held_back(now):
             return False
         if ticket.exclusive and (self.running or self.draining):
             return False
@@ -223,9 +225,13 @@ class Queue:
         """Rule 1: whether one more grant is possible at all."""
         return self.open and self.alone is None and len(self.running) < self.capacity
 
+    def held_back(self, now: float) -> bool:
+        """Whether newcomers wait, because somebody has waited to be alone; not while nobody can be."""
+        return not self.draining and any(one.granted <= now - GRACE for one in self.unbegun)
+
     def pick(self, now: float, extends: Extends) -> Ticket | None:
         """Grant the next ticket, which is RUNNING when this returns; None if none may go now."""
-        if not self.free():  # rule 1
+        if not self.free() or self.held_back(now):  # rule 1
             return None
         for work, lanes in self.classes(now):  # rule 2
             lane = self.next_lane(lanes, now, patience=PATIENCE[work])

@@ -282,8 +282,8 @@ class Keeper:
 
     async def admit(self, group: str, grant: Grant) -> None:
         """A request of `group` that we don't read: with `kv.isolate: strict` nothing of others is left for it."""
-        if self.decisions.erasing:
-            await self.prepare(Want(group=group), grant)
+        if self.decisions.erasing and (place := (await self.prepare(Want(group=group), grant)).place) is not None:
+            place.state = State.PART  # nobody takes down when it ends, nor in which slot it ran
 
     async def make_fit(
         self,

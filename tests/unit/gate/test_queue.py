@@ -56,6 +56,23 @@ def order(queue: Queue, running: Ticket, *, now: float = 0.0) -> list[Ticket]:
     return granted
 
 
+def test_newcomers_wait_for_who_waits_to_be_alone() -> None:
+    """After a second, or requests that overlap would keep it out for ever; not while a drain does that anyway."""
+    queue = make(capacity=3)
+    busy, mine = run(queue), run(queue, "mine")
+    queue.unbegun.add(mine)
+    newcomer = run(queue, "new", now=0.9)
+    queue.release(newcomer, 0.9)
+    waits = wait(queue, "new", now=1.0)
+    assert queue.pick(1.0, never) is None
+    queue.draining = True
+    assert queue.pick(1.0, never) is waits
+    queue.draining = False
+    for running in (waits, busy):
+        queue.release(running, 2.0)
+    assert queue.try_exclusive(mine)
+
+
 def test_classes_go_user_side_background() -> None:
     """A user's request overtakes a title, and both overtake a warm-up."""
     queue = make()
