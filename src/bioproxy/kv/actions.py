@@ -181,28 +181,29 @@ class Actions:
             return
         if self.decisions.erasing:
             return  # what is another group's would be in reach of the request at hand
-        tried, left = set[str](), FOR_OTHERS
+        clock, tried = asyncio.get_running_loop().time, set[str]()
+        ends = clock() + FOR_OTHERS
         while True:
             if (context := self.awaited(tried, place)) is not None:
                 tried.add(context.snapshot.id)
                 await aio.shielded(self.spread(context, place, ahead=True))
-            elif (found := self.missed(tried, place, left)) is not None:
+            elif (found := self.missed(tried, place, ends - clock())) is not None:
                 other, match = found
                 tried.add(match.snapshot.id)
-                left -= match.snapshot.size / self.decisions.tenant.knowledge.speeds.restore
                 if (slot := await self.number_of(other)) is not None:
                     await aio.shielded(self.bring(match, other, slot, unsaved=self.decisions.unsaved(other)))
             else:
                 return
 
     def next(self) -> Sequence[Want]:
-        """What the requests want that may be let in next; however many wait behind them, they are not looked at."""
+        """What the requests want that may be let in next; of however many wait behind them, none is weighed."""
         return self.waiting()[: LOOKED_AT * len(self.residents.slots)]
 
     def missed(self, tried: Container[str], place: Resident | None, seconds: float) -> tuple[Resident, Match] | None:
         """A slot that nobody goes on from, and what a waiting request would have to evaluate without it.
 
-        Within `seconds`: whoever has the engine now waits for it.
+        Within `seconds`: whoever has the engine now waits for it. A file that was not read whole since our start takes
+        longer than that (restorer.py), so one may end late, and is the last.
         """
         taken, matches, largest = {place}, list[Match](), seconds * self.decisions.tenant.knowledge.speeds.restore
         for want in self.next() if self.decisions.restoring else ():
