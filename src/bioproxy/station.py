@@ -275,6 +275,7 @@ class Station:
         if not await self.is_llama():
             follow = partial(self.attachment.follow_other, self.seen)
             self.tasks = guarded({"silence": follow, "settling": self.settle_other}, self.bus, model=self.model)
+            self.keeper.attaching.met_other()
             self.gate.resize(self.limit or UNLIMITED)
             self.gate.settled()
             self.gate.open()

@@ -75,6 +75,11 @@ async def test_without_a_file_for_a_look_nothing_is_known_and_nothing_changes(fr
     assert told.names() == ["loading", "on_ready", "ready"]
 
 
+def forbidden() -> None:
+    """Requests may run in it, so the pace of `/slots` counts on (rule 5)."""
+    pytest.fail("it is the same process")
+
+
 async def test_a_process_that_a_look_missed_is_seen_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """/proc shows what it shows at that moment; one miss must not leave the engine without snapshots until its end."""
     told, asked, find = Told(), [], listener.find
@@ -85,6 +90,7 @@ async def test_a_process_that_a_look_missed_is_seen_by_the_next(monkeypatch: pyt
 
     monkeypatch.setattr(listener, "find", miss_once)
     async with FakeEngine() as fake, running(make(fake.url, told)) as attachment:
+        monkeypatch.setattr(attachment.llama.pace, "renew", forbidden)
         assert await told.until("on_gone") == "its process is seen now"
         assert (await told.until("on_ready", 2)).pid == fake.pid
         await attachment.wait_ready()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from bioproxy.kv.attaching import UNEMPTIED
+from support.http import call
 from support.swap_models import fakes
 from support.swap_rig import swap_rig
 
@@ -25,3 +27,6 @@ async def test_strict_isolation_does_not_keep_it_from_answering(tmp_path: Path) 
     """It has no slots that could be emptied; for the models that have some the key holds."""
     async with swap_rig(tmp_path, fakes("a"), kv={"isolate": "strict"}) as rig:
         assert [(await rig.chat("a")).status for _ in range(2)] == [200, 200]
+        (model,) = (await call(rig.ports.admin, "GET", "/status")).json()["models"]
+        assert model["kv"]["notes"] == [UNEMPTIED]
+        await rig.until(lambda: rig.said(f"a: {UNEMPTIED}"))

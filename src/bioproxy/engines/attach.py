@@ -318,7 +318,7 @@ class Attachment:
         known = self.identity
         return (
             known is not None
-            and identity.pid is not None
+            and None not in (known.pid, identity.pid)
             and (known.pid, known.ticks) != (identity.pid, identity.ticks)
         )
 

@@ -36,6 +36,7 @@ from bioproxy.kv.snapshot import new_id, temporary_name
 log = logging.getLogger(__name__)
 
 REFUSED = "engine"  # the kind of a pause because the engine does not write
+UNEMPTIED = "kv.isolate: strict does not hold here: what is no llama-server cannot be emptied"
 DRAFT = "a draft model is active, and llama-server does not restore its context; run without one to keep snapshots"
 
 
@@ -67,6 +68,11 @@ class Attaching:
                 await self.meet(facts, alone=alone)
             except BioproxyError as error:
                 log.info("the engine could not be tried out: %s", error.message)
+        self.decisions.say()
+
+    def met_other(self) -> None:
+        """What runs is no llama-server, so nothing is known of its slots, and nobody empties them."""
+        self.decisions.findings = Findings(notes=(UNEMPTIED,) if self.config.isolate == "strict" else ())
         self.decisions.say()
 
     async def learn(self, facts: EngineFacts) -> None:
@@ -246,7 +252,7 @@ def examine(facts: EngineFacts, found: Fingerprint, config: Kv) -> Findings:
     if config.isolate == "strict" and arguments.ram_cache:
         findings.remark("kv.isolate: strict needs --cache-ram 0, or the engine keeps a copy of what we erase")
     if config.isolate == "strict" and not facts.build:
-        findings.remark("kv.isolate: strict does not hold here: what is no llama-server cannot be emptied")
+        findings.remark(UNEMPTIED)
     if config.isolate == "strict" and facts.slots > 1:
         findings.remark(
             "kv.isolate: strict erases all slots when another group asks, so groups wait for each other; run with -np 1"

@@ -365,7 +365,7 @@ class Residents:
     def meet(self, facts: EngineFacts) -> None:
         """An engine is there, with slots of unknown content; what was adapted in its process may still be in memory."""
         process = facts.url, facts.pid, facts.started
-        same = process == self.process
+        same = self.process in (process, (facts.url, None, None))  # the second one was not seen
         self.adapted = same and (self.adapted or self.adapters != facts.adapters)
         self.process, self.adapters = process, facts.adapters
         self.resize(facts.slots)

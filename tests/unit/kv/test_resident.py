@@ -70,6 +70,15 @@ def test_scales_that_were_changed_are_in_the_memory_of_this_process() -> None:
     assert residents.scales(b"") == (b"", False)
 
 
+def test_a_process_that_is_seen_at_last_is_the_one_that_was_there() -> None:
+    """A look may miss it, and what a request asked for is in its memory all the same."""
+    residents = Residents()
+    residents.meet(facts(pid=None, started=None))
+    residents.scales(b'[{"id":0,"scale":0}]')
+    residents.meet(facts())
+    assert residents.scales(b"") == (b"", True)
+
+
 def test_a_new_account_knows_nothing() -> None:
     """A slot that nobody told us about may hold anything."""
     resident = Residents().slots[0]
