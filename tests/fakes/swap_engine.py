@@ -223,6 +223,8 @@ class Engine:
             self.health(connection)
         elif call.path in CONTROL:
             connection.answer(200, self.control(call))
+            if call.path == "/release":
+                self.releases += 1  # once it is answered: who goes on may be the last, and then this engine is stopped
         elif call.path in ("/props", "/slots") or call.path.startswith("/slots/"):
             self.journal.note("looked", path=call.path, method=call.method)
             connection.answer(404, {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}})
@@ -273,8 +275,6 @@ class Engine:
     def control(self, call: Call) -> Json:
         """The routes for the test."""
         path = call.path
-        if path == "/release":
-            self.releases += 1
         if path == "/recover":
             self.recover()
         if path == "/script":

@@ -90,11 +90,12 @@ async def test_an_answer_in_one_piece(tmp_path: Path) -> None:
     """Nobody sees where it begins, so it is not said that the prompt is read all the time."""
     async with FakeEngine(decode_rate=100) as fake, tried(fake, tmp_path) as app:
         for stream in (False, True):
-            task = aio.spawn(good(app, max_tokens=100, stream=stream), name="runs")
+            task = aio.spawn(good(app, max_tokens=2000, stream=stream), name="runs")
             await until(lambda: owned(app)["grants"] == 1)
             (found,) = (await queue(app))["requests"]
             assert ("in one piece" in found["standing"]["reason"]) is not stream
-            await task
+            await aio.finish([task])
+            await until(lambda: owned(app)["grants"] == 0)
 
 
 async def test_how_far_a_prompt_is(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def fit_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def tokens(text: str) -> int:
-    """A number from 0 that is no slip of the finger."""
+    """A whole number of few digits: more of them are a slip of the finger."""
     if not text.isdecimal() or len(text) > DIGITS:
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {10**DIGITS - 1}, got {text!r}")
     return int(text)
