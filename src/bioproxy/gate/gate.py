@@ -109,7 +109,13 @@ class Grant(msgspec.Struct, eq=False):
         """
         queue, ticket, now = self.gate.queue, self.ticket, self.gate.clock()
         full = len(queue.running) > queue.capacity
-        if self.gate.error is not None or queue.anyone or not queue.open or full or queue.held_back(now):
+        if (
+            self.gate.error is not None
+            or queue.anyone
+            or not queue.open
+            or full
+            or (queue.unbegun and queue.held_back(now))
+        ):
             return False
         new = Ticket(work=ticket.work, client=ticket.client, priority=ticket.priority, key=ticket.key, arrived=now)
         queue.release(ticket, now)

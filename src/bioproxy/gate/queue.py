@@ -180,7 +180,7 @@ class Queue:
 
     def admit(self, ticket: Ticket, now: float) -> bool:
         """Grant a newcomer at once if nothing has to be decided: no ticket waits and there is room."""
-        if self.anyone or ticket.max_running or not self.free() or self.held_back(now):
+        if self.anyone or ticket.max_running or not self.free() or (self.unbegun and self.held_back(now)):
             return False
         if ticket.exclusive and (self.running or self.draining):
             return False
@@ -231,7 +231,7 @@ class Queue:
 
     def pick(self, now: float, extends: Extends) -> Ticket | None:
         """Grant the next ticket, which is RUNNING when this returns; None if none may go now."""
-        if not self.free() or self.held_back(now):  # rule 1
+        if not self.free() or (self.unbegun and self.held_back(now)):  # rule 1
             return None
         for work, lanes in self.classes(now):  # rule 2
             lane = self.next_lane(lanes, now, patience=PATIENCE[work])

@@ -141,6 +141,7 @@ class Flow:
         self.ended = ended
         self.timer: asyncio.TimerHandle | None = None
         self.write = responder.carrier.write
+        self.end = responder.finish  # the last byte is on its way: say so at once, before the relay's task wakes
 
     def forward(self, data: bytes) -> None:
         """Send bytes on, framed for the client; this runs once per event."""
@@ -154,10 +155,6 @@ class Flow:
         else:
             self.write(responder.frame(data))
 
-    def end(self) -> None:
-        """The last byte is on its way: say so at once, before the relay's task wakes."""
-        self.responder.finish()
-
     def let_go(self) -> bool:
         """The client leaves: whether it had the whole answer. Then the engine gets a moment to end it as well."""
         if not self.ended():
@@ -167,8 +164,8 @@ class Flow:
         return True
 
     def check(self) -> None:
-        """Raise what broke the answer, unless it had ended by its own last event."""
-        if self.response.error is None or self.ended():
+        """The answer broke off: raise why, unless it had ended by its own last event."""
+        if self.ended():
             return
         if self.timer is not None:  # it went on after what looked like its end: the client left in the middle after all
             raise asyncio.CancelledError("the client left")
@@ -228,7 +225,8 @@ async def relay(
         response.resume()
         while response.stage is BODY:
             await response.wait()
-        flow.check()
+        if response.error is not None:
+            flow.check()
     except BaseException:
         response.abort()
         raise
