@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bioproxy import aio
@@ -129,9 +132,32 @@ async def test_what_a_killed_program_left_does_not_lead_to_another_one(tmp_path:
     async with serving(tmp_path, "-config", "conf.yaml") as served:
         admin = await up(served)
         gone = Listening(pid=served.process.pid + 1, proxy="http://localhost:1", admin=f"http://localhost:{admin}")
-        listening.write(written(tmp_path).parent, gone)
+        written(tmp_path).write_bytes(msgspec.json.encode(gone))
         path.write_text("kv: [\n")
         ended = await run(tmp_path, "pause", "-config", "conf.yaml")
         assert (ended.code, "nothing tells where the program" in ended.err) == (1, True)
         assert await served.end() == 0
     assert listening.read(written(tmp_path).parent) == gone  # a program removes its own alone
+
+
+async def test_of_two_with_one_configuration_the_first_is_found(tmp_path: Path) -> None:
+    """The second was told by its flags to listen elsewhere; what is gone is in nobody's way."""
+    mine, first = (Listening(pid=pid, proxy=f"http://localhost:{pid}") for pid in (os.getpid(), os.getppid()))
+    listening.write(tmp_path, first)
+    listening.write(tmp_path, mine)
+    listening.remove(tmp_path)
+    assert listening.read(tmp_path) == first
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await gone.wait()
+    (tmp_path / listening.NAME).write_bytes(msgspec.json.encode(Listening(pid=gone.pid, proxy="http://localhost:1")))
+    listening.write(tmp_path, mine)
+    assert listening.read(tmp_path) == mine
+
+
+def test_a_number_that_another_process_has_by_now_is_no_program_of_ours(tmp_path: Path) -> None:
+    """It began after the file was written."""
+    listening.write(tmp_path, Listening(pid=os.getppid(), proxy="http://localhost:1"))
+    os.utime(tmp_path / listening.NAME, (1.0, 1.0))
+    mine = Listening(pid=os.getpid(), proxy="http://localhost:2")
+    listening.write(tmp_path, mine)
+    assert listening.read(tmp_path) == mine

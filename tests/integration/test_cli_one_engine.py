@@ -105,6 +105,14 @@ async def test_an_engine_that_is_not_ours_is_not_stopped(tmp_path: Path) -> None
     assert "did you mean engine?" in unknown.err
 
 
+LOOKING = ("models", "status", "requests", "doctor", "logs", "snapshots list", "snapshots verify", "contexts list")
+CHANGING = (
+    "unload", "load engine", "pause", "resume", "warm @code", "snapshots prune --older 0", "snapshots delete x",
+    "snapshots pin x", "snapshots unpin x", "contexts keep x y", "contexts rename x y", "contexts delete x",
+    "contexts import x",
+)  # fmt: skip
+
+
 async def test_a_program_with_another_configuration_is_named(tmp_path: Path) -> None:
     """What only shows says who answered; what changes something is refused, and says how to choose another."""
     async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url) as app:
@@ -112,10 +120,12 @@ async def test_a_program_with_another_configuration_is_named(tmp_path: Path) -> 
         other = tmp_path / "other.json"
         other.write_text("{}")
         words = ("-config", str(other), "-admin-port", str(app.admin_port))
-        shown = await run(tmp_path, "models", *words)
-        refused = await run(tmp_path, "unload", *words)
-    assert shown.code == 0
-    assert f"pid {os.getpid()}" in shown.err
-    assert refused.code == 1
-    assert "runs the configuration conf.json-" in refused.err
-    assert "-admin-port" in refused.err
+        shown = [await run(tmp_path, *verb.split(), *words) for verb in LOOKING]
+        refused = [await run(tmp_path, *verb.split(), *words) for verb in CHANGING]
+        unlike = await run(tmp_path, "models", "-admin-port", str(app.admin_port))
+    for verb, ended in zip(LOOKING, shown, strict=True):
+        assert (verb, ended.code, f"pid {os.getpid()}" in ended.err) == (verb, 0, True), ended.err
+    for verb, ended in zip(CHANGING, refused, strict=True):
+        assert (verb, ended.code, "runs the configuration conf.json-" in ended.err) == (verb, 1, True), ended.err
+        assert "-admin-port" in ended.err
+    assert unlike.err == ""  # no configuration was named

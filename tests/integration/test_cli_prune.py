@@ -91,7 +91,6 @@ async def test_what_is_pinned_stays_and_is_told(tmp_path: Path) -> None:
     [
         ((), "say what is to go"),
         (("--key", "eve"), "no API key is called 'eve', and no group of snapshots; the names: ann, bob"),
-        (("--older", "soon"), "--older: expected a duration"),
         (("--model", "c"), "there is no model 'c'"),
         (("x", "--older", "1d"), "takes no name"),
     ],

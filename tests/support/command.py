@@ -25,7 +25,7 @@ import msgspec
 
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
-from bioproxy.cli.find import find
+from bioproxy.cli.find import another, find
 from bioproxy.cli.main import main
 from bioproxy.cli.output import Output
 from bioproxy.config.load import Loaded
@@ -182,11 +182,13 @@ async def serving(
 def told(output: Output, *, client: Client | None = None, loaded: Loaded | None = None, **arguments: Any) -> Command:
     """A command with these `arguments`, which asks `client`, else the program that `loaded` describes."""
 
-    def asked() -> Client:
+    def asked(*, changes: bool = False) -> Client:
         if client is not None:
             return client
         assert loaded is not None
-        return find(loaded)
+        found = find(loaded)
+        assert not (changes and another(found))
+        return found
 
     given = argparse.Namespace(**arguments)
     return cast("Command", SimpleNamespace(output=output, arguments=given, load=lambda: loaded, client=asked))

@@ -11,6 +11,7 @@ import msgspec
 
 from bioproxy.cli.output import Output
 from bioproxy.config.flags import Flags
+from bioproxy.errors import BioproxyError
 
 if TYPE_CHECKING:
     from bioproxy.cli.client import Client
@@ -56,15 +57,20 @@ class Command(msgspec.Struct, frozen=True):
         )
         return msgspec.structs.replace(found, warnings=(*flags.warnings, *found.warnings))
 
-    def client(self) -> Client:
+    def client(self, *, changes: bool = False) -> Client:
         """A client for the program that the configuration describes, or described before somebody broke it.
 
-        ConfigError if it is broken and nothing else tells where the program listens.
+        If another one answers there, that is said; a verb that `changes` something does nothing then (BioproxyError).
+        ConfigError if the configuration is broken and nothing else tells where the program listens.
         """
-        from bioproxy.cli.find import find
+        from bioproxy.cli.find import another, find
 
         loaded = self.load(tolerant=True)
         client = find(loaded)
+        if said := another(client):
+            if changes:
+                raise BioproxyError(said)
+            self.output.note(said)
         if loaded.problems:
             more = f", and {len(loaded.problems) - 1} more" if loaded.problems[1:] else ""
             broken = f"the configuration is broken ({loaded.problems[0]}{more})"

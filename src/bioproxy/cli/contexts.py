@@ -30,6 +30,7 @@ Json: TypeAlias = Any
 AT, IMPORTS = "/api/contexts", "/api/context-imports"
 COLUMNS = ("context", "key", "model", "tokens", "size", "spares", "age", "last use", "uses", "not used because")
 STDIN = "-"
+READING = {"list", "export"}
 LARGEST = 64 << 20  # bytes of a description
 FORM = "that is a tar file of a description and its data"
 
@@ -37,7 +38,7 @@ FORM = "that is a tar file of a description and its data"
 def run(command: Command) -> int:
     """Do one of them. BioproxyError with what the program, or the disk, said."""
     output, arguments = command.output, command.arguments
-    client = command.client().patient()
+    client = command.client(changes=arguments.action not in READING).patient()
     match arguments.action:
         case "list":
             return show(output, client.get(AT))

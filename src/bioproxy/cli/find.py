@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from bioproxy.cli.client import Client, admin_url
 from bioproxy.config import listening
@@ -21,6 +22,7 @@ from bioproxy.config.load import Loaded, admin_port_asked
 from bioproxy.config.schema import Config
 from bioproxy.errors import BioproxyError, ConfigError, Problem
 
+Json: TypeAlias = Any
 PROGRAM = "/api/models"  # a route of both ports; its answer has the program's pid
 LACKING = "only the admin port has that, and this bioproxy has none: give it one of its own with admin_port"
 UNKNOWN = (
@@ -102,10 +104,28 @@ def trust(certificate: str) -> ssl.SSLContext | None:
 
 def program(client: Client) -> int | None:
     """The pid of the bioproxy that serves models there; None if none does, or it does not say."""
+    pid = told(client).get("pid")
+    return pid if isinstance(pid, int) else None
+
+
+def another(client: Client) -> str:
+    """What to say if the program that answers runs another configuration than the one that was named; else "".
+
+    Whether it answers at all, and takes the key, the verb finds out by what it asks.
+    """
+    answer = told(client) if client.configuration else {}
+    theirs = answer.get("configuration")
+    if not theirs or theirs == client.configuration:
+        return ""
+    who = f"the bioproxy on {client.url} (pid {answer['pid']}) runs the configuration {theirs}"
+    return f"{who}, not {client.configuration}; name another one's port with -admin-port, or its file with -config"
+
+
+def told(client: Client) -> dict[str, Json]:
+    """What the program there says of itself and its models; {} if it does not, or not soon."""
     quick = Client(client.url, key=client.key, timeout=QUICK, trust=client.trust)
     try:
         answer = quick.get(PROGRAM)
     except BioproxyError:
-        return None
-    pid = answer.get("pid") if isinstance(answer, dict) else None
-    return pid if isinstance(pid, int) else None
+        return {}
+    return answer if isinstance(answer, dict) else {}

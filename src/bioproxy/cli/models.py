@@ -44,7 +44,7 @@ COLOURS: dict[str, Colour] = {"ready": "green", "starting": "cyan", "stopping": 
 
 def models(command: Command) -> int:
     output = command.output
-    rows = overview(output, command.client())["models"]
+    rows = command.client().get("/api/models")["models"]
     if output.json:
         output.document(rows)
         return 0
@@ -54,23 +54,6 @@ def models(command: Command) -> int:
     now = time.time()
     output.table(COLUMNS, [row(one, now) for one in rows], right=RIGHT, colours=lambda cells: COLOURS.get(cells[1], ""))
     return 0
-
-
-def overview(output: Output, client: Client, *, changes: bool = False) -> Json:
-    """What the program that answers knows of its models.
-
-    If it is another one than the configuration describes that was named, that is said; a command that changes something
-    is refused then. BioproxyError.
-    """
-    answer = client.get("/api/models")
-    theirs = answer.get("configuration")
-    if client.configuration and theirs and theirs != client.configuration:
-        who = f"the bioproxy on {client.url} (pid {answer['pid']}) runs the configuration {theirs}"
-        said = f"{who}, not {client.configuration}; name another one's port with -admin-port, or its file with -config"
-        if changes:
-            raise BioproxyError(said)
-        output.note(said)
-    return answer
 
 
 def beginning(one: Row, now: float) -> tuple[str, ...]:
@@ -108,8 +91,7 @@ def short(text: str) -> str:
 
 def load(command: Command) -> int:
     """Have a model loaded; returns when it is ready, and says how long that took. BioproxyError if it cannot be."""
-    output, client, model = command.output, command.client(), command.arguments.model
-    overview(output, client, changes=True)
+    output, client, model = command.output, command.client(changes=True), command.arguments.model
     before = state_of(client, model)
     started = time.monotonic()
     follow(output, client, model, lambda: client.patient().send("POST", f"/api/models/load/{quote(model)}"))
@@ -125,8 +107,8 @@ def load(command: Command) -> int:
 
 def unload(command: Command) -> int:
     """Stop one model, or all if none is named; returns when they are stopped, and says which."""
-    output, client, model = command.output, command.client(), command.arguments.model
-    rows = overview(output, client, changes=True)["models"]
+    output, client, model = command.output, command.client(changes=True), command.arguments.model
+    rows = client.get("/api/models")["models"]
     before = [state_of(client, model)] if model else rows
     path = f"/api/models/unload/{quote(model)}" if model else "/api/models/unload"
     follow(output, client, model, lambda: client.patient().send("POST", path))

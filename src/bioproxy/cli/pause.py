@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from bioproxy.cli.command import Command
-from bioproxy.cli.models import follow, overview
+from bioproxy.cli.models import follow
 from bioproxy.cli.output import duration
 
 Json: TypeAlias = Any
@@ -15,8 +15,7 @@ Json: TypeAlias = Any
 
 def pause(command: Command) -> int:
     """Pause; returns when every engine of ours has stopped. BioproxyError if the time is none."""
-    output, client, length = command.output, command.client(), command.arguments.length
-    overview(output, client, changes=True)
+    output, client, length = command.output, command.client(changes=True), command.arguments.length
     path = f"/api/pause?for={quote(length)}" if length else "/api/pause"
     told: list[Json] = []
     follow(output, client, "", lambda: told.append(client.patient().post(path)))
@@ -31,8 +30,7 @@ def pause(command: Command) -> int:
 
 def resume(command: Command) -> int:
     """Have requests served again."""
-    output, client = command.output, command.client()
-    overview(output, client, changes=True)
+    output, client = command.output, command.client(changes=True)
     answer = client.patient().post("/api/resume")
     if output.json:
         output.document(answer)

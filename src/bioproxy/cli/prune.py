@@ -15,7 +15,6 @@ import msgspec
 
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
-from bioproxy.cli.find import find
 from bioproxy.cli.output import count, size
 from bioproxy.config.load import Loaded
 from bioproxy.config.units import read_seconds
@@ -38,7 +37,7 @@ def prune(command: Command) -> int:
     if not (arguments.key or arguments.older or chosen_model):
         raise BioproxyError(NO_CHOICE)
     loaded = bare.load()
-    client = find(loaded).patient()
+    client = bare.client(changes=True).patient()
     rows = client.get("/api/snapshots")["snapshots"]
     tests = list(chosen_by(loaded, rows, key=arguments.key, older=arguments.older, model=chosen_model))
     fitting = [row for row in rows if all(test(row) for test in tests)]
@@ -63,15 +62,12 @@ def without_model(command: Command) -> tuple[str, Command]:
 
 
 def chosen_by(loaded: Loaded, rows: Sequence[Json], *, key: str, older: str, model: str) -> Iterable[Test]:
-    """What must be true of a snapshot that goes; BioproxyError for a key, time or model that is none."""
+    """What must be true of a snapshot that goes; BioproxyError for a key or model that is none."""
     if key:
         groups = groups_of(loaded, key, {payer(row["group"]) for row in rows})
         yield lambda row: not row["template"] and payer(row["group"]) in groups
     if older:
-        try:
-            before = time.time() - read_seconds(older)
-        except ValueError as error:
-            raise BioproxyError(f"--older: {error}, got {older!r}") from None
+        before = time.time() - read_seconds(older)
         yield lambda row: row["used"] < before
     if model:
         wanted = model_of(loaded, model)

@@ -247,7 +247,7 @@ def faults(templates: Iterable[Json]) -> list[str]:
 
 def warm(command: Command) -> int:
     """Ask for a warm-up, and wait for its end unless told not to; 1 if it failed."""
-    output, client = command.output, command.client()
+    output, client = command.output, command.client(changes=True)
     prefix, wait = command.arguments.prefix, not command.arguments.no_wait
     answer = client.warm(prefix)["warmup"]
     found: Sequence[Target] = by_model(answer) if isinstance(answer, dict) else answer

@@ -51,7 +51,7 @@ def run(command: Command) -> int:
         )
     if arguments.action in ROUTES:
         method, rest, done = ROUTES[arguments.action]
-        command.client().patient().send(method, f"/api/snapshots/{quote(arguments.name, safe='')}{rest}")
+        command.client(changes=True).patient().send(method, f"/api/snapshots/{quote(arguments.name, safe='')}{rest}")
         output.line(f"{arguments.name} is {done}", "green")
         return 0
     client = command.client()

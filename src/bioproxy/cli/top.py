@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from bioproxy.cli.client import Client
 from bioproxy.cli.command import Command
-from bioproxy.cli.models import beginning, model_colour, overview, short
+from bioproxy.cli.models import beginning, model_colour, short
 from bioproxy.cli.output import Output, count, duration, size
 from bioproxy.errors import BioproxyError
 
@@ -46,7 +46,7 @@ STAGES = {
 def top(command: Command) -> int:
     """Show until `q` or Ctrl-C. BioproxyError if no program answers at the beginning."""
     output, client = command.output, command.client()
-    answer = overview(output, client)
+    answer = client.get("/api/models")
     if output.json:
         output.document(answer)
         return 0

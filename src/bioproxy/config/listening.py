@@ -33,7 +33,13 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write(folder: Path, one: Listening) -> None:
-    """Write down where this program listens. OSError, ValueError, Stuck."""
+    """Write down where this program listens. OSError, ValueError, Stuck.
+
+    Another one with this configuration that runs already stays the one to be found: the second has flags of its own.
+    """
+    found = read(folder)
+    if found is not None and found.pid != one.pid and runs(found.pid, (folder / NAME).stat().st_mtime):
+        return
     files.write_whole(folder / NAME, msgspec.json.encode(one), durable=False)
 
 
@@ -43,6 +49,16 @@ def read(folder: Path) -> Listening | None:
         return msgspec.json.decode(files.read(folder / NAME, most=LARGEST), type=Listening)
     except (OSError, *NOT_JSON):
         return None
+
+
+def runs(pid: int, since: float) -> bool:
+    """Whether a process of that number was there at a time (unix), and still is."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).create_time() <= since)
+    except psutil.Error:
+        return False
 
 
 def remove(folder: Path) -> None:
