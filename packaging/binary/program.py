@@ -29,7 +29,7 @@ def main() -> int:
         from bioproxy.engines import shim
 
         return shim.main(sys.argv[2:])
-    from bioproxy.cli.main import main as command
+    from bioproxy.__main__ import main as command
 
     return command()
 

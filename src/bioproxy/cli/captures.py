@@ -19,7 +19,6 @@ from bioproxy.cli.logs import writer
 from bioproxy.cli.output import Progress, count, size
 from bioproxy.cli.prune import without_model
 from bioproxy.config.units import read_seconds
-from bioproxy.errors import BioproxyError
 
 AT = "/api/captures"
 
@@ -52,13 +51,10 @@ def exported(client: Client, query: str) -> Iterator[bytes]:
 
 
 def query(since: str, client: str, model: str) -> str:
-    """The query of the route; BioproxyError for a time that is none."""
+    """The query of the route."""
     asked = {"client": client, "model": model}
     if since:
-        try:
-            begins = max(0.0, time.time() - read_seconds(since))
-        except ValueError as error:
-            raise BioproxyError(f"--since: {error}, got {since!r}") from None
+        begins = max(0.0, time.time() - read_seconds(since))
         asked["start"] = datetime.fromtimestamp(int(begins), UTC).isoformat()
     text = urlencode({name: value for name, value in asked.items() if value})
     return f"?{text}" if text else ""

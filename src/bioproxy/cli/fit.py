@@ -65,6 +65,8 @@ def chosen(shape: Shape, here: Machine, asked: dict[str, Json], *, projector: in
     """What was asked for, with the context that the model was trained for if none was."""
     settings = Settings(**{"context": 0, **asked})
     settings = msgspec.structs.replace(settings, context=settings.context or shape.trained)
+    if shape.kind == "chat" and settings.context < settings.slots:
+        raise BioproxyError(f"a context of {count(settings.context)} has no token for each of {settings.slots} slots")
     found = estimate(shape, settings, projector=projector, cards=len(here.cards))
     return Placement(settings=settings, estimate=found, fits=fits(shape, found, here))
 

@@ -14,6 +14,7 @@ answers, a damaged snapshot, a demo that was not fast enough); 2 the command lin
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import io
 import os
@@ -26,7 +27,7 @@ from typing import Any, NoReturn
 
 from bioproxy import __version__
 from bioproxy.cli.command import Command
-from bioproxy.cli.output import Output
+from bioproxy.cli.output import Output, let_go
 from bioproxy.cli.verbs import BY_NAME, VERBS, common_flags
 from bioproxy.config.files import working_folder
 from bioproxy.config.flags import parse_flags
@@ -117,8 +118,21 @@ class UsageError(Exception):
 class Parser(argparse.ArgumentParser):
     """Argparse's, which names the nearest word for a wrong one, and raises instead of ending the program."""
 
+    in_two = False  # words and flags are parsed one after the other
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, self.format_usage())
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """A word that may be missing may also stand after a flag; argparse alone takes it for missing then."""
+        takes = {action.nargs for action in self._actions if not action.option_strings}
+        if self.in_two or argparse.PARSER in takes or not takes & {"?", "*"}:
+            return super().parse_known_args(args, namespace)
+        self.in_two = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.in_two = False
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # the only place that argparse offers
         try:
@@ -207,7 +221,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its own end
+        let_go(sys.stdout)
         return PIPE_CLOSED
     except UsageError as error:
         sys.stderr.write(error.usage)
@@ -219,7 +233,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def prepare_console() -> None:
-    """On Windows: print in UTF-8, into pipes as well, and let its window act upon what paints and moves the cursor."""
+    """Have somewhere to print to, also the names of files, whatever bytes they have.
+
+    What whoever started us has closed is opened, or the next file would get its number, and what children print.
+    On Windows: print in UTF-8, into pipes as well, and let its window act upon what paints and moves the cursor.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as we run
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     if sys.platform == "win32":
         import ctypes
 
@@ -236,5 +259,6 @@ def complain(words: Sequence[str], sentences: Sequence[str], code: int) -> int:
         sys.stderr.write(f"bioproxy: {sentence}\n")
     ours = words[: words.index("--")] if "--" in words else words
     if "--json" in map(with_two_dashes, ours):
-        Output(json=True).document({"error": {"message": "\n".join(sentences), "code": code}})
+        with contextlib.suppress(BioproxyError):  # it may be the output that failed
+            Output(json=True).document({"error": {"message": "\n".join(sentences), "code": code}})
     return code

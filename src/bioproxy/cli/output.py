@@ -7,6 +7,7 @@ knows what it prints.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -15,6 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self, TextIO, TypeAlias
 
 import msgspec
+
+from bioproxy import files
+from bioproxy.errors import BioproxyError
 
 Json: TypeAlias = Any
 Colour = Literal["", "bold", "dim", "red", "green", "yellow", "cyan"]
@@ -87,8 +91,15 @@ class Output:
         return f"{CODES[colour]}{text}{RESET}" if self.colour and colour else text
 
     def line(self, text: str = "", colour: Colour = "") -> None:
-        self.stream.write(self.paint(text, colour) + "\n")
-        self.stream.flush()
+        """One line of the result. BioproxyError if it cannot be written: a disk may be full."""
+        try:
+            self.stream.write(self.paint(text, colour) + "\n")
+            self.stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            let_go(self.stream)
+            raise BioproxyError(f"cannot write the result: {files.reason(error)}") from error
 
     def note(self, text: str) -> None:
         """One line beside the result, on stderr."""
@@ -97,7 +108,10 @@ class Output:
 
     def document(self, value: Json) -> None:
         """The result as JSON, indented; anything that msgspec can write."""
-        self.line(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+        try:
+            self.line(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+        except UnicodeEncodeError:  # the name of a file that is no UTF-8
+            self.line(json.dumps(msgspec.to_builtins(value), indent=2))
 
     def table(
         self,
@@ -116,6 +130,11 @@ class Output:
         self.line(cut(aligned(columns, widths, right), most), "bold")
         for row in rows:
             self.line(cut(aligned(row, widths, right), most), colours(row))
+
+
+def let_go(stream: TextIO) -> None:
+    """Nothing more is written there; else Python tries once more at its own end, and complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def aligned(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:

@@ -15,9 +15,11 @@ import msgspec
 
 from bioproxy.activity import Outcome
 from bioproxy.cli.command import Command
+from bioproxy.config.units import read_seconds
 
 NEWEST = 20  # requests that are shown if no number is given
 DIGITS = 9
+MOST_SLOTS = 256  # of llama.cpp: n_seq_max must be <= 256, it says
 STDOUT = "-"  # in the place of a file: standard output
 CACHE_TYPES = ("f16", "q8_0", "q4_0", "f32", "bf16", "q5_1", "q5_0", "q4_1", "iq4_nl")
 
@@ -70,7 +72,9 @@ def unload_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def pause_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--for", dest="length", metavar="TIME", default="", help="for so long, such as 1h30m")
+    parser.add_argument(
+        "--for", dest="length", metavar="TIME", type=time_span, default="", help="for so long, such as 1h30m"
+    )
 
 
 def logs_flags(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +110,9 @@ def snapshots_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=actions, help=about)
     parser.add_argument("name", nargs="?", default="", help="the snapshot to pin, unpin or delete: its id in the list")
     parser.add_argument("--key", metavar="NAME", default="", help="prune: conversations of the API key with this name")
-    parser.add_argument("--older", metavar="TIME", default="", help="prune: not used for so long, such as 30d")
+    parser.add_argument(
+        "--older", metavar="TIME", type=time_span, default="", help="prune: not used for so long, such as 30d"
+    )
     parser.epilog = f"prune also takes --model MODEL: snapshots of this one of many models\n\n{parser.epilog or ''}"
 
 
@@ -137,7 +143,7 @@ def captures_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("export",), help="write them as JSON Lines, the oldest first")
     said = "a new file; without it, or with -, to stdout"
     parser.add_argument("file", metavar="FILE", nargs="?", default="", type=new_file, help=said)
-    parser.add_argument("--since", metavar="TIME", default="", help="those of so long, such as 2d")
+    parser.add_argument("--since", metavar="TIME", type=time_span, default="", help="those of so long, such as 2d")
     parser.add_argument("--client", metavar="NAME", default="", help="those of the API key, or address, of this name")
     parser.epilog = f"it also takes --model MODEL: those of this one of many models\n\n{parser.epilog or ''}"
 
@@ -172,13 +178,13 @@ def init_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", metavar="FOLDER", nargs="*", default=[], help="further folders with GGUF files")
     parser.add_argument("--yes", action="store_true", help="ask nothing: take what is proposed")
     slots = "conversations that a model can answer at once (1); each has a part of the context"
-    parser.add_argument("--slots", metavar="N", type=at_least_one, default=1, help=slots)
+    parser.add_argument("--slots", metavar="N", type=slot_count, default=1, help=slots)
 
 
 def fit_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="MODEL.gguf", help="the model: of a split one, any part")
     parser.add_argument("-c", "--ctx-size", dest="context", metavar="N", type=tokens, help="context, over all slots")
-    parser.add_argument("--np", "--parallel", dest="slots", metavar="N", type=at_least_one, help="slots (1)")
+    parser.add_argument("--np", "--parallel", dest="slots", metavar="N", type=slot_count, help="slots (1)")
     parser.add_argument("--ngl", "--gpu-layers", dest="gpu_layers", metavar="N", type=tokens, help="layers on cards")
     parser.add_argument(
         "--n-cpu-moe", dest="cpu_experts", metavar="N", type=tokens, help="layers with experts in memory"
@@ -187,6 +193,22 @@ def fit_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ctv", "--cache-type-v", dest="cache_v", choices=CACHE_TYPES, help="the same of values")
     parser.add_argument("--ub", "--ubatch-size", dest="batch", metavar="N", type=at_least_one, help="batch (512)")
     parser.add_argument("--mmproj", metavar="FILE", default="", help="its projector")
+
+
+def slot_count(text: str) -> int:
+    """A number of slots that llama.cpp takes."""
+    if (number := at_least_one(text)) > MOST_SLOTS:
+        raise argparse.ArgumentTypeError(f"llama.cpp has {MOST_SLOTS} slots at most, got {text!r}")
+    return number
+
+
+def time_span(text: str) -> str:
+    """A length of time as it was written; "" is none."""
+    try:
+        read_seconds(text or "0")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, got {text!r}") from None
+    return text
 
 
 def tokens(text: str) -> int:

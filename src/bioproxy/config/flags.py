@@ -23,6 +23,7 @@ EXAMPLES = {"seconds": "30s", "bytes": "20GiB"}
 OTHERS = {
     CONFIG_FLAG: "~/bioproxy.yaml", FOLDER_FLAG: "~/bioproxy.d", LISTEN_FLAG: "localhost:8080", WATCH_FLAG: "true",
 }  # fmt: skip
+NEGATIVE = re.compile(r"-\d+")
 NUMBERED = re.compile(r"(?<=^-[a-z])\d+$")
 VERB = re.compile(r"[a-z-]+")
 KNOWN = frozenset({*FLAGS, *OTHERS})
@@ -157,8 +158,13 @@ class _Parser:
             self.values[path], self.names[path] = value, written
 
     def leave(self, word: str, flag: str, written: str) -> None:
-        """A word for the command line's own parser, or an unknown flag; `-n5` is its `-n`."""
-        if flag and self.others is not None and NUMBERED.sub("", flag) not in self.foreign:
+        """A word for the command line's own parser, or an unknown flag; `-n5` is its `-n`, `-5` the value of one."""
+        if (
+            flag
+            and not NEGATIVE.fullmatch(word)
+            and self.others is not None
+            and NUMBERED.sub("", flag) not in self.foreign
+        ):
             self.complain(written, unknown_flag(written, [*self.others, *OTHERS]))
         else:
             self.rest.append(word)

@@ -82,11 +82,14 @@ def place(shape: Shape, machine: Machine, *, projector: int = 0, slots: int = 1)
 
     It has `slots` slots, or as many of them as leave all layers on the cards.
     """
-    for number in range(slots if shape.kind == "chat" else 1, 1, -1):
+    numbers = range(slots if shape.kind == "chat" else 1, 0, -1)
+
+    def holds(number: int) -> bool:
         found = best(shape, machine, projector=projector, slots=number)
-        if found.fits and (not machine.cards or found.settings.gpu_layers == ALL):
-            return found
-    return best(shape, machine, projector=projector, slots=1)
+        return found.fits and (not machine.cards or found.settings.gpu_layers == ALL)
+
+    number = numbers[bisect_left(numbers[:-1], True, key=holds)]
+    return best(shape, machine, projector=projector, slots=number)
 
 
 def best(shape: Shape, machine: Machine, *, projector: int, slots: int) -> Placement:

@@ -111,3 +111,10 @@ def test_a_table_is_cut_to_the_terminal(*, terminal: bool, widest: int, monkeypa
     assert max(map(len, lines)) == widest
     assert lines[1].endswith("…") == terminal
     assert lines[2] == "b      short"
+
+
+def test_a_name_that_is_no_utf_8_is_printed() -> None:
+    """As the system gives it; in JSON as an escape."""
+    output, stream, _ = make(json=True)
+    output.document({"model": "bad\udcff.gguf"})
+    assert json.loads(stream.getvalue()) == {"model": "bad\udcff.gguf"}
