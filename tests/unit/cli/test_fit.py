@@ -138,6 +138,12 @@ def test_useless_values_are_wrong_usage(fit: Fit, model: Path, words: list[str])
     assert fit(model, *words).code == 2
 
 
+def test_a_slot_without_a_token_fits_nowhere(fit: Fit, model: Path) -> None:
+    """The context is that of all slots together."""
+    ended = fit(model, "-c", "2", "-np", "3")
+    assert (ended.code, ended.err) == (1, "bioproxy: a context of 2 has no token for each of 3 slots\n")
+
+
 def test_what_is_no_model_gets_a_sentence(fit: Fit, tmp_path: Path) -> None:
     """Exit code 1, and which file it is about."""
     (tmp_path / "x.gguf").write_text("no model")
