@@ -220,6 +220,8 @@ async def test_each_endpoint_answers(tab: Tab, rig: Rig, endpoint: str) -> None:
     await expect(answer).to_contain_text(re.compile(r"\d+ tokens from the cache"))
     await expect(answer).to_contain_text(re.compile(r"\d+ evaluated"))
     await expect(answer).to_contain_text("5 generated")
+    if endpoint != "responses":  # where llama-server does not tell
+        await expect(answer).to_contain_text("Cut off at 5 tokens")
     records = (await call(rig.ports.admin, "GET", "/requests")).json()["requests"]
     assert next(one["path"] for one in records if one["method"] == "POST") == f"/v1/{endpoint}"
 

@@ -83,6 +83,11 @@ describe("a file of chats", () => {
     expect(read?.title).toBe("");
   });
 
+  it("says still that an answer was cut off", () => {
+    const turn = { role: "assistant", text: "a", state: "cut" };
+    expect(history.fromJson(JSON.stringify({ chats: [{ turns: [turn] }] }))[0]?.turns[0]?.state).toBe("cut");
+  });
+
   it("completes figures that it does not have", () => {
     const turn = { role: "assistant", text: "a", figures: { cached: 3 } };
     const [read] = history.fromJson(JSON.stringify({ chats: [{ turns: [turn] }] }));

@@ -1,7 +1,17 @@
 /* The chats that are kept: their titles, their bound, what is found in them, and how they leave and come. */
 import { absolute } from "../../../lib/format";
 import { newSession } from "../asking";
-import { NO_FIGURES, answer, isRunning, newId, question, type Chat, type Picture, type Turn } from "./turns";
+import {
+  NO_FIGURES,
+  answer,
+  isRunning,
+  newId,
+  question,
+  type Chat,
+  type Picture,
+  type Turn,
+  type TurnState,
+} from "./turns";
 
 export const MOST_CHATS = 200;
 export const MOST_BYTES = 200_000_000; // of all chats, pictures above all
@@ -122,12 +132,14 @@ function readChat(value: unknown, number: number): Chat {
   };
 }
 
+const ENDS: readonly TurnState[] = ["cut", "stopped", "failed"];
+
 function readTurn(given: Partial<Turn>, where: string): Turn {
   if (given.role === "user") return question(text(given.text), pictures(given.pictures));
   if (given.role !== "assistant") throw new Error(`Chat ${where} of this file is neither a user's nor an assistant's.`);
   const turn = answer(text(given.model), text(given.request), Number(given.started) || 0);
   const figures = typeof given.figures === "object" && given.figures ? { ...NO_FIGURES, ...given.figures } : null;
-  const state = given.state === "stopped" || given.state === "failed" ? given.state : "done";
+  const state = ENDS.find((one) => one === given.state) ?? "done";
   return {
     ...turn,
     text: text(given.text),

@@ -107,6 +107,18 @@ describe("a response", () => {
     ]));
 });
 
+it("an answer that was cut off is told from one that ended", () => {
+  const cut = [{ kind: "cut" }];
+  const incomplete = { incomplete_details: { reason: "max_output_tokens" } };
+  expect(read("chat/completions", [{ choices: [{ delta: {}, finish_reason: "length" }] }])).toEqual(cut);
+  expect(read("chat/completions", [{ choices: [{ delta: {}, finish_reason: "stop" }] }])).toEqual([]);
+  expect(read("messages", [{ type: "message_delta", delta: { stop_reason: "max_tokens" } }])).toEqual(cut);
+  expect(read("responses", [{ type: "response.incomplete", response: incomplete }])).toEqual(cut);
+  expect(whole("chat/completions", { choices: [{ message: {}, finish_reason: "length" }] })).toEqual(cut);
+  expect(whole("messages", { content: [], stop_reason: "max_tokens" })).toEqual(cut);
+  expect(whole("responses", { output: [], ...incomplete })).toEqual(cut);
+});
+
 describe("an error", () => {
   it.each<[Endpoint, unknown, string?]>([
     ["chat/completions", { error: { message: "too long", code: 400 } }],

@@ -9,6 +9,7 @@ import type { Endpoint, Figures, Progress } from "./turns";
 
 export type Piece =
   | { kind: "text" | "reasoning" | "error"; text: string }
+  | { kind: "cut" } // no more tokens were allowed
   | { kind: "progress"; progress: Progress }
   | { kind: "figures"; figures: Partial<Figures> };
 
@@ -39,14 +40,14 @@ export function whole(endpoint: Endpoint, body: unknown): Piece[] {
 const READERS: Record<Endpoint, (event: Json) => Piece[]> = {
   "chat/completions": (event) => {
     const delta = at(event, "choices", 0, "delta");
-    return [...reasoning(delta), ...said("text", at(delta, "content")), ...usage(at(event, "usage"))];
+    return [...reasoning(delta), ...said("text", at(delta, "content")), ...choiceEnd(event)];
   },
   messages: (event) => {
     switch (at(event, "type")) {
       case "message_start":
         return usage(at(event, "message", "usage"));
       case "message_delta":
-        return usage(at(event, "usage"));
+        return [...cut(at(event, "delta", "stop_reason")), ...usage(at(event, "usage"))];
       case "content_block_delta":
         return [...said("reasoning", at(event, "delta", "thinking")), ...said("text", at(event, "delta", "text"))];
       default:
@@ -61,29 +62,44 @@ const READERS: Record<Endpoint, (event: Json) => Piece[]> = {
     if (typeof type === "string" && /^response\.reasoning.*\.delta$/.test(type)) {
       return said("reasoning", at(event, "delta"));
     }
-    return usage(at(event, "response", "usage"));
+    return responseEnd(at(event, "response"));
   },
 };
 
 const WHOLE: Record<Endpoint, (answer: Json) => Piece[]> = {
   "chat/completions": (answer) => {
     const message = at(answer, "choices", 0, "message");
-    return [...reasoning(message), ...said("text", at(message, "content")), ...usage(at(answer, "usage"))];
+    return [...reasoning(message), ...said("text", at(message, "content")), ...choiceEnd(answer)];
   },
   messages: (answer) => [
     ...list(at(answer, "content")).flatMap((block) => [
       ...said("reasoning", at(block, "thinking")),
       ...said("text", at(block, "text")),
     ]),
+    ...cut(at(answer, "stop_reason")),
     ...usage(at(answer, "usage")),
   ],
   responses: (answer) => [
     ...list(at(answer, "output"))
       .flatMap((item) => list(at(item, "content")))
       .flatMap((part) => said("text", at(part, "text"))),
-    ...usage(at(answer, "usage")),
+    ...responseEnd(answer),
   ],
 };
+
+function choiceEnd(said: Json): Piece[] {
+  return [...cut(at(said, "choices", 0, "finish_reason")), ...usage(at(said, "usage"))];
+}
+
+function responseEnd(response: Json | undefined): Piece[] {
+  return [...cut(at(response, "incomplete_details", "reason")), ...usage(at(response, "usage"))];
+}
+
+const CUTS: readonly unknown[] = ["length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"];
+
+function cut(reason: Json | undefined): Piece[] {
+  return CUTS.includes(reason) ? [{ kind: "cut" }] : [];
+}
 
 /** What llama-server adds, whatever the API. */
 function common(event: Json): Piece[] {

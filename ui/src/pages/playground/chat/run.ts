@@ -6,7 +6,7 @@ import type { RequestDetail, RequestRecord } from "../../../lib/api/types";
 import { openModel } from "../asking";
 import { asked, type Question } from "./bodies";
 import { pieces, serverTiming, whole, type Piece } from "./readers";
-import { NO_FIGURES, splitLoading, type Figures, type Turn } from "./turns";
+import { isRunning, NO_FIGURES, splitLoading, type Figures, type Turn } from "./turns";
 
 const RECORD_LOOKS = [50, 300, 1000]; // ms before each look for what the program knows of a request that has ended
 
@@ -32,7 +32,7 @@ export async function run(turn: Turn, question: Question, { session, signal, end
     figures.parts = serverTiming(answer.headers.get("server-timing"));
     if (answer.headers.get("content-type")?.includes("json")) whole(endpoint, await answer.json()).forEach(taker.take);
     else for await (const message of messages(answer)) pieces(endpoint, message).forEach(taker.take);
-    if (turn.state !== "failed") turn.state = "done";
+    if (isRunning(turn)) turn.state = "done";
   } catch (error) {
     fail(turn, error, signal);
   } finally {
@@ -87,6 +87,9 @@ class Taker {
         return;
       case "progress":
         this.turn.progress = piece.progress;
+        return;
+      case "cut":
+        this.turn.state = "cut";
         return;
       case "error":
         this.turn.error = piece.text;

@@ -33,8 +33,8 @@ export interface Progress {
   total: number;
 }
 
-/** `cut`: the page was closed, or somebody stopped it. */
-export type TurnState = "waiting" | "writing" | "done" | "stopped" | "failed";
+/** `cut`: no more tokens were allowed; `stopped`: the page was closed, or somebody stopped it. */
+export type TurnState = "waiting" | "writing" | "done" | "cut" | "stopped" | "failed";
 
 export interface Turn {
   id: string;

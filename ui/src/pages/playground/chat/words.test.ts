@@ -3,7 +3,7 @@ import type { AnyStatus } from "../../../lib/api/types";
 import { judged, LARGEST } from "./pictures";
 import { offers, withTemplate } from "./templates";
 import { NO_FIGURES } from "./turns";
-import { details, summary, waiting } from "./words";
+import { cutOff, details, summary, waiting } from "./words";
 
 const GATE = { waiting: { user: 0 }, estimate: 0 };
 const WARMUP = {
@@ -41,6 +41,13 @@ describe("summary", () => {
     ]);
     expect(summary({ ...NO_FIGURES, total: 2 })).toEqual(["ended after 2.00 s"]);
   });
+});
+
+it("says where an answer was cut off", () => {
+  expect(cutOff({ ...NO_FIGURES, generated: 20 })).toBe(
+    "Cut off at 20 tokens: max tokens, or the context, is used up.",
+  );
+  expect(cutOff(null)).toBe("Cut off: max tokens, or the context, is used up.");
 });
 
 it("lists all that is known, and only that", () => {

@@ -18,6 +18,12 @@ export function summary(figures: Figures): string[] {
   return found;
 }
 
+/** Below an answer that no more tokens were allowed to. */
+export function cutOff(figures: Figures | null): string {
+  const at = figures?.generated ? ` at ${counted(figures.generated, "token")}` : "";
+  return `Cut off${at}: max tokens, or the context, is used up.`;
+}
+
 function whence({ source }: Figures): string {
   return source === "disk" ? "the cache, from disk" : "the cache";
 }
