@@ -668,7 +668,7 @@ async def test_one_engine_is_asked_where_the_page_came_from(tab: Tab, tmp_path: 
         answer = page.get_by_role("article", name="Answer")
         await expect(answer).to_contain_text("first token after")
         await expect(answer).to_contain_text(re.compile(r"\d+ generated at [\d,.]+ per second"))
-        await expect(answer.get_by_text("Reading the prompt")).to_have_count(1)
+        await expect(answer.get_by_text("Head of the answer")).to_have_count(1)
         (record,) = [
             one for one in (await call(app.admin_port, "GET", "/requests")).json()["requests"] if one["prefix"]
         ]

@@ -136,5 +136,8 @@ describe("an error", () => {
     ]));
 });
 
-it("reads Server-Timing in seconds", () =>
-  expect(serverTiming("queue;dur=100, restore;dur=84.5, x;desc=y")).toEqual({ queue: 0.1, restore: 0.0845 }));
+it("reads Server-Timing in seconds, but not when the prompt was read", () =>
+  expect(serverTiming("queue;dur=100, restore;dur=84.5, prefill;dur=9, x;desc=y")).toEqual({
+    queue: 0.1,
+    restore: 0.0845,
+  }));

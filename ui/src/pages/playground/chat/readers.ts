@@ -177,12 +177,12 @@ function number(value: Json | undefined, name: string): number | null {
   return typeof found === "number" ? found : null;
 }
 
-/** `queue;dur=0.1, restore;dur=84.0` in seconds. */
+/** `queue;dur=0.1, restore;dur=84.0` in seconds, without `prefill`: an engine that tells its progress answers before that. */
 export function serverTiming(header: string | null): Record<string, number> {
   const found: Record<string, number> = {};
   for (const part of header?.split(",") ?? []) {
     const match = /^\s*([\w-]+)\s*;.*?\bdur=([\d.]+)/.exec(part);
-    if (match?.[1] && match[2]) found[match[1]] = Number(match[2]) / 1000;
+    if (match?.[1] && match[2] && match[1] !== "prefill") found[match[1]] = Number(match[2]) / 1000;
   }
   return found;
 }

@@ -159,6 +159,7 @@ export function explained(figures: Figures, record: RequestRecord): Figures {
     writingRate: figures.writingRate ?? known(record.usage?.tokens_per_second),
     source: record.cache === "restored" ? "disk" : figures.source || (cached ? "memory" : ""),
     why: record.why,
+    parts: { ...figures.parts, prefill: record.prefill ?? 0 },
   };
 }
 

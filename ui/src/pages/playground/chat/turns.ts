@@ -23,7 +23,7 @@ export interface Figures {
   thinking: number | null; // seconds of reasoning
   source: "" | "memory" | "disk"; // where what was cached came from
   why: string; // the program's own sentence
-  parts: Record<string, number>; // Server-Timing, in seconds
+  parts: Record<string, number>; // Server-Timing and the record's prefill, in seconds
 }
 
 /** How far the engine has read the prompt, in tokens. */
