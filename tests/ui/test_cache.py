@@ -304,10 +304,12 @@ async def test_saving_is_paused(tab: Tab, tmp_path: Path) -> None:
 
 
 async def test_nothing_is_there(tab: Tab, tmp_path: Path) -> None:
-    """The page says what would fill it."""
+    """The page says what would fill it, once it is known that nothing is."""
     tab.expected(GONE)
     async with program(tmp_path, prefixes={}) as rig:
         page = await tab.open(rig.port, "/cache")
+        await expect(page.get_by_text("What is on disk is known once a model has run.")).to_be_visible()
+        await rig.post("/api/models/load/a")
         await expect(page.get_by_text("Nothing is on disk yet.")).to_be_visible()
 
 

@@ -390,7 +390,7 @@ async def test_the_cache_of_a_model(tab: Tab, tmp_path: Path) -> None:
     async with swap_rig(tmp_path, {"q": llama(tmp_path)}, kv=kv) as rig:
         page = await tab.open(rig.port, "/models/q?tab=cache")
         await expect(page.get_by_text("Its slots are shown while it runs.")).to_be_visible()
-        await expect(page.get_by_text("Nothing is on disk for this model.")).to_be_visible()
+        await expect(page.get_by_text("What is on disk for this model is known once it has run.")).to_be_visible()
         await rig.chat("q", messages=PROMPT)
         await expect(page.get_by_role("cell", name="conversation", exact=True).first).to_be_visible()
         await expect(page.get_by_role("img", name=re.compile(r"Slot \d: tokens [1-9]"))).to_be_visible()

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { AnyStatus } from "../../lib/api/types";
-import { obstacles, outcomes } from "./outcomes";
+import { nothing, obstacles, outcomes } from "./outcomes";
 
 const kv = (change: object = {}) => ({
   restores: {}, dropped: {}, refused: {}, lost: {}, paused: "", reason: "", notes: [], policy: "auto", saving: true,
@@ -33,6 +33,12 @@ it.each([
 ])("says what is in the way", (one, what, why) =>
   expect(obstacles(fleet([one]))).toEqual([{ model: "m0", what, why }]),
 );
+
+it("does not say that nothing is on disk before a folder was looked at", () => {
+  expect(nothing(fleet([kv({ fingerprint: "" })]), false)).toBe("What is on disk is known once a model has run.");
+  expect(nothing(fleet([kv({ fingerprint: "" }), kv({ fingerprint: "f" })]), false)).toMatch(/^Nothing is on disk yet/);
+  expect(nothing(fleet([kv({ fingerprint: "f" })]), true)).toMatch(/^No template is on disk yet/);
+});
 
 it.each([
   [[kv()], "ready"],

@@ -91,6 +91,13 @@ function listed(counts: readonly Record<string, number>[], about: Readonly<Recor
     .map(([name, count]) => ({ name, count, about: about[name] ?? "" }));
 }
 
+/** Why no snapshot is shown; `own`: to a key that sees templates alone. No folder is looked at before an engine was met. */
+export function nothing(status: AnyStatus | undefined, own: boolean): string {
+  if (!stations(status).some((one) => one.kv.fingerprint)) return "What is on disk is known once a model has run.";
+  const rule = "A template is saved once it is warm, and a conversation once it was quiet for a while (kv.save_after)";
+  return `${own ? "No template is" : "Nothing is"} on disk yet. ${rule}, if reading it back is faster than computing it again.`;
+}
+
 export interface Obstacle {
   model: string;
   what: string;
