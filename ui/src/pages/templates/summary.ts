@@ -68,7 +68,8 @@ export function plainHeads(status: AnyStatus | undefined): Targets[] {
 /** The state of one target, as the table of its template says it of all. */
 export function targetState(target: TargetStatistics, { runs, state, targets }: Targets): State {
   if (runs) return stateOf([target]);
-  return (targets.length === 1 && state) || away(undefined); // of several it is not known which is on disk
+  if (state === NEVER || (state && targets.length === 1)) return state; // of several it is not known which is on disk
+  return away(undefined);
 }
 
 /** Whether a model has templates of its own; then it has none of the shared ones. */
@@ -99,7 +100,7 @@ function onModel(template: TemplateStatistics, station: Station, snapshots: read
   );
   return {
     model: station.model,
-    state: station.warmup.ready ? stateOf(targets) : away(kept),
+    state: station.warmup.ready ? stateOf(targets) : isOther(station) ? NEVER : away(kept),
     tokens: Math.max(0, ...targets.map((one) => one.total)) || (kept?.tokens ?? 0),
     targets,
     runs: station.warmup.ready,
@@ -108,6 +109,13 @@ function onModel(template: TemplateStatistics, station: Station, snapshots: read
 }
 
 export const AWAY = "not loaded";
+
+const NEVER: State = { word: "cannot be warmed", kind: "off", why: "its engine runs, and is no llama-server" };
+
+/** Whether it runs, and nothing is asked of it because it is no llama-server. */
+function isOther({ state, engine }: Station): boolean {
+  return state === "ready" && engine === null;
+}
 
 function away(kept: SnapshotStatistics | undefined): State {
   return kept

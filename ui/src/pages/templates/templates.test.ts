@@ -55,6 +55,13 @@ describe("how warm a template is", () => {
     const [third] = rows(fleet([model("b", [], away)], { snapshots: [kept] }));
     expect(third?.on[0]?.state.word).toBe("not loaded");
   });
+  it("a model that runs and is no llama-server cannot be warmed", () => {
+    const targets = [target({ state: "waiting" }), target({ state: "waiting" })];
+    const other = { state: "ready", engine: null, warmup: { ready: false, targets } };
+    const on = rows(fleet([model("a", [], other)]))[0]?.on[0];
+    expect(on?.state.word).toBe("cannot be warmed");
+    expect(on && targetState(target(), on).word).toBe("cannot be warmed");
+  });
   it("a broken text is told beside it", () => {
     const broken = template({ state: "fault", last_error: "no such file" });
     const [row] = rows(fleet([model("a", [target()])], { templates: [broken] }));
