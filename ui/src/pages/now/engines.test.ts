@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { fleet, gate, kv, model, one, schedule, slot } from "../../lib/sample";
 import { stations } from "../../lib/machine";
 import { gateOf, quiet, slotsOf, worthALine } from "./engines";
-import { partsOf, shareOf, sparedOf } from "./savings";
+import { partsOf, shareOf, sparedOf, untold } from "./savings";
 
 describe("the models that are shown", () => {
   it("are those of which there is something to say", () => {
@@ -54,6 +54,8 @@ describe("savings", () => {
   it("are a share of the prompts", () => {
     expect(shareOf(tokens)).toBe(0.9);
     expect(shareOf({ ...tokens, cached: 0, evaluated: 0 })).toBeNull();
+    expect(untold({ ...tokens, cached: 0, evaluated: 0 })).toBe("the engine does not tell");
+    expect(untold({ ...tokens, cached: 0, evaluated: 0, generated: 0 })).toBe("no prompt was read yet");
     expect([sparedOf(tokens), sparedOf({ ...tokens, spared: 0 })]).toEqual(["1.00 s", "–"]);
     expect(partsOf(tokens).map((part) => part.text)).toEqual(["90 tokens", "10 tokens"]);
   });

@@ -9,6 +9,11 @@ export function shareOf(tokens: TokenStatistics): number | null {
   return prompt ? tokens.cached / prompt : null;
 }
 
+/** Why there is no share. */
+export function untold(tokens: TokenStatistics): string {
+  return tokens.generated ? "the engine does not tell" : "no prompt was read yet";
+}
+
 export function partsOf(tokens: TokenStatistics): Part[] {
   return [
     { label: "From the cache", value: tokens.cached, colour: "--cached", text: counted(tokens.cached, "token") },
