@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { duration } from "../../lib/format";
 import { change } from "../../lib/sample";
-import { begin, marksOf, mishaps, moved, placed, spent, stretches, swapsOf, ticks, told } from "./timeline";
+import { begin, centre, marksOf, mishaps, moved, placed, spent, stretches, swapsOf, ticks, told } from "./timeline";
 
 const cost = { displaced: ["a"], stop: 1, save: 0, start: 3, restore: 0.5, ours: 0.02 };
 const CHANGES = [
@@ -64,6 +64,7 @@ describe("a drawing", () => {
     expect(placed({ from: 30, to: 30 }, 25, 75, 100)).toEqual({ x: 10, width: 2 });
     expect(placed({ from: 0, to: 10 }, 25, 75, 100)).toBeUndefined();
   });
+  it("cuts no clock at its edges", () => expect([0, 100, 300].map((x) => centre(x, 300))).toEqual([16, 100, 284]));
   it("has round times below it", () => {
     const found = ticks(1_700_000_030, 1_700_003_630, 6);
     expect(found.length).toBeLessThanOrEqual(6);

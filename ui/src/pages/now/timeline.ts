@@ -132,6 +132,13 @@ export function placed(one: { from: number; to: number }, from: number, to: numb
   return { x: left, width: Math.max(2, x(one.to) - left) };
 }
 
+const CLOCK = 32; // pixels of "17:37"
+
+/** Where the middle of a clock's text is, which stands below its line, and is not cut at an edge. */
+export function centre(x: number, width: number): number {
+  return Math.max(CLOCK / 2, Math.min(x, width - CLOCK / 2));
+}
+
 /** One swap as a sentence: "beta came for alpha: 0.50 s to stop, 3.20 s to start". */
 export function told(one: Swap, duration: (seconds: number) => string): string {
   const verbs: Readonly<Record<Part, string>> = {
