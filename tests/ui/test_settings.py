@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
-from support.browser import Tab
+from fakes.fake_engine import FakeEngine
+from support.apps import running_app
+from support.browser import GONE, Tab
 from support.swap_models import fakes
 from support.swap_rig import Rig, swap_rig
 
@@ -59,7 +62,17 @@ async def test_which_program_this_is(tab: Tab, rig: Rig) -> None:
     """Version, configuration, and the stream's state."""
     page = await tab.open(rig.port, "/settings")
     await expect(page.locator("main")).to_contain_text("config.yaml")
+    await expect(page.get_by_text("Commit")).to_be_visible()
     await expect(page.locator("main")).to_contain_text("live")
+
+
+async def test_one_engine(tab: Tab, tmp_path: Path) -> None:
+    """Nothing is asked for that such a program does not have."""
+    tab.expected(GONE)
+    async with FakeEngine() as engine, running_app(tmp_path, backend_url=engine.url) as app:
+        page = await tab.open(app.admin_port, "/settings")
+        await expect(page.locator("main")).to_contain_text("live")
+        await expect(page.get_by_text("Commit")).to_be_hidden()
 
 
 @pytest.mark.parametrize("dark", [False, True])
