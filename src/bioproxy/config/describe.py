@@ -116,7 +116,12 @@ def as_configured(_model_id: str, model: Model) -> str:
 def describe_dialect(
     config: DialectConfig, origins: Mapping[str, Origin], *, command: Commands = as_configured
 ) -> list[Described]:
-    """Every key at the top, then models, profiles, selectors and peers; `command` tells what is started for a model."""
+    """Every key at the top, then models, profiles, selectors and peers; `command` tells what is started for a model.
+
+    A key that a section does not set is a default, wherever the section stands.
+    """
+    sections = {key.rpartition(".")[0] for key in origins}
+    origins = {key: DEFAULT if key in sections else origin for key, origin in origins.items()}
     return [*_top(config, origins), *_models(config, origins, command), *_others(config, origins)]
 
 

@@ -149,7 +149,7 @@ def _shared_keys(layer: FileLayer, config: DialectConfig) -> None:
 
 def origins(root: Node, notes: Notes) -> dict[str, Origin]:
     """Where each key and item of a tree stands, three levels deep: a key of ours in a list, a key of a model."""
-    return {dotted(path): notes.origin(line) for path, line in places(root, (), 3)}
+    return {dotted(path): notes.origin(line) for path, line in places(root, (), 3) if line or notes.only}
 
 
 def places(node: Node, path: Path, depth: int) -> Iterator[tuple[Path, int]]:

@@ -33,6 +33,7 @@ Path: TypeAlias = tuple[str | int, ...]  # keys and indexes; a tuple, because mo
 class Node(msgspec.Struct, frozen=True):
     """One value. `line` counts from 1; inside a mapping it is the line of the key, because people look for that.
 
+    What was filled in has the line 0.
     `raw` is a plain YAML scalar as it is written: for a key that wants a word, `policy: off` is "off", not False.
     """
 
@@ -110,7 +111,7 @@ def locate(root: Node, path: Path) -> int:
         if inside is None:
             break
         node = inside
-        line = node.line
+        line = node.line or line
     return line
 
 

@@ -222,7 +222,7 @@ def _model(name: str, node: Node, common: Macros, notes: Notes) -> tuple[Node, t
     members = dict(members)
     special = declared(members.pop("macros", None), ("models", name, "macros"), notes, shown=f"model {name}: ")
     if "proxy" not in members or members["proxy"].value is None:
-        members["proxy"] = Node(DEFAULT_PROXY, node.line)
+        members["proxy"] = Node(DEFAULT_PROXY)
     macros = Macros(special, common=common, model=name)
     filled = fill(in_commands(Node(members, node.line), strip_comments), macros, ("models", name), notes)
     return _fill_ids(name, filled, macros, notes), special

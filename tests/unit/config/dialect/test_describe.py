@@ -50,6 +50,20 @@ def test_macros_and_ports_are_filled_in(tmp_path: Path) -> None:
     assert row.origin == f"{tmp_path}/conf.yaml:5"
 
 
+def test_what_a_section_does_not_set_is_a_default(tmp_path: Path) -> None:
+    """Though the section itself stands in the file; what is deeper than places are known has the place of its key."""
+    text = """\
+ui: {edit_config: true}
+routing: {router: {settings: {groups: {all: {members: [a.b]}}}}}
+models: {a.b: {cmd: "serve ${PORT}"}}
+"""
+    shown = rows(tmp_path, text)
+    assert shown["routing.router.settings"].origin == f"{tmp_path}/conf.yaml:2"
+    assert shown["models.a.b.cmd"].origin == f"{tmp_path}/conf.yaml:3"
+    for key in ("ui.activity.session_id", "models.a.b.proxy", "routing.router.use"):
+        assert shown[key].origin == "default"
+
+
 def test_a_model_shows_what_is_otherwise_than_for_all(tmp_path: Path) -> None:
     """Its command and address always."""
     keys = {key for key in rows(tmp_path) if key.startswith("models.")}
