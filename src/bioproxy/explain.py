@@ -25,7 +25,9 @@ WAITS = {  # the parts of a wait for a model (models/waits.py)
 
 
 def seconds(value: float) -> str:
-    """`0.12 s`, `3.4 s`, `75 s`: as many digits as say something."""
+    """`3 ms`, `0.12 s`, `3.4 s`, `75 s`: as many digits as say something."""
+    if value < 0.01:
+        return f"{value * 1e3:.0f} ms"
     return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 60 else f"{value:.0f} s"
 
 
@@ -37,6 +39,8 @@ def prompt_part(record: Record) -> str:
         )
     prompt = record.tokens_cached + record.tokens_evaluated
     took = "" if record.prefill is None else f" in {seconds(record.prefill)}"
+    if not record.tokens_cached:
+        return f"none of {prompt:,} prompt tokens came from the cache, all were evaluated{took}"
     return f"{record.tokens_cached:,} of {prompt:,} prompt tokens came from the cache, the rest was evaluated{took}"
 
 

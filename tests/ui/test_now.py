@@ -67,7 +67,7 @@ async def test_who_waits_for_what(tab: Tab, rig: Rig) -> None:
     other = await rig.ask_queued("c")
     under = part(page, "Requests under way")
     await expect(under.get_by_text("3 requests, 2 waiting")).to_be_visible()
-    await expect(page.get_by_text("a is ready; 1 request served, 2 waiting.")).to_be_visible()
+    await expect(page.get_by_text("a is ready; 1 request is served, 2 waiting.")).to_be_visible()
     rows = under.get_by_role("row")
     await expect(rows.nth(1)).to_contain_text("the engine reads its prompt")
     await expect(rows.nth(2)).to_contain_text(

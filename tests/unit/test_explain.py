@@ -36,6 +36,12 @@ def test_each_part_that_counted_is_named_in_order() -> None:
     )
 
 
+def test_a_prompt_of_which_nothing_was_cached_is_told_as_one() -> None:
+    """And a time that is not worth a hundredth of a second in milliseconds."""
+    told = record(tokens_cached=0, tokens_evaluated=739, prefill=0.004)
+    assert explain(told) == "none of 739 prompt tokens came from the cache, all were evaluated in 4 ms"
+
+
 def test_a_wait_for_a_model_is_told_by_its_parts() -> None:
     """In the order in which they come; what took no time is not worth a word, and what is held back says by what."""
     waits = {"start": 1.5, "min_resident": 4.0, "stop": 0.42, "attach": 0.01, "in_use": 0.3, "linger": 0.7}
@@ -79,7 +85,7 @@ def test_what_was_evaluated_again_is_told_with_its_reason(finding: dict[str, Any
         f"900 of them again in 1.5 s, because {reason}"
     )
     costless = record(finding=Finding(**finding))
-    assert explain(costless) == "nothing to speak of: 0.00 s"
+    assert explain(costless) == "nothing to speak of: 0 ms"
 
 
 def test_every_part_of_a_wait_has_words() -> None:
@@ -99,7 +105,7 @@ def test_an_error_stands_in_the_sentence() -> None:
 
 def test_a_quick_request_has_nothing_to_explain() -> None:
     """No part was long enough to name."""
-    assert explain(record(total=0.004)) == "nothing to speak of: 0.00 s"
+    assert explain(record(total=0.004)) == "nothing to speak of: 4 ms"
 
 
 def test_seconds_show_as_many_digits_as_say_something() -> None:

@@ -307,7 +307,8 @@ def notes(config: Config, front: Front, servers: Mapping[str, Server]) -> tuple[
     found = [why for pair in pairs for why in (pair.fault, doubt(pair, time.time())) if why]
     if len(config.api_keys) > 1 and config.kv.isolate == "off":
         found.append(
-            "what the engine holds in memory is shared by all who use it, and its timing can tell (kv.isolate: strict)"
+            "what the engine holds in memory is shared by all who use it, and answer times can tell one key what "
+            "another asked; kv.isolate: strict prevents that"
         )
     if pages := sorted(front.refusals.statistics().items(), key=lambda one: -one[1]):
         shown = ", ".join(f"{page} ({count})" for page, count in pages[:SHOWN_PAGES])

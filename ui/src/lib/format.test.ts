@@ -58,7 +58,7 @@ describe("amounts", () => {
     expect([counted(1, "token"), counted(2, "token")]).toEqual(["1 token", "2 tokens"]));
   it("rates keep one digit while they are small", () => expect([rate(0.84), rate(1204)]).toEqual(["0.8", "1,204"]));
   it("a small share is not nothing", () =>
-    expect([percent(0), percent(0.004), percent(0.97)]).toEqual(["0 %", "0.4 %", "97 %"]));
+    expect([0, 0.0004, 0.004, 0.97].map(percent)).toEqual(["0 %", "< 0.1 %", "0.4 %", "97 %"]));
 });
 
 describe("times", () => {

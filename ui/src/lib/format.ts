@@ -90,10 +90,11 @@ export function rate(value: Maybe<number>): string {
   return value >= 99.95 ? count(value) : value.toFixed(1);
 }
 
-/** A share of one: "0 %", "0.4 %", "97 %". */
+/** A share of one: "0 %", "< 0.1 %", "0.4 %", "97 %". */
 export function percent(share: Maybe<number>): string {
   if (share === null || share === undefined || !Number.isFinite(share)) return NONE;
   const value = share * 100;
+  if (value > 0 && value < 0.05) return "< 0.1 %";
   return `${value > 0 && value < 0.95 ? value.toFixed(1) : Math.round(value)} %`;
 }
 

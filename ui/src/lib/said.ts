@@ -1,8 +1,14 @@
-/* The program's sentences on a model that did not start, for people. */
+/* The program's sentences, for people. */
 
 /** Without the opening words that llama-swap's have. */
 export function plain(text: string): string {
   return text.replace(/(^|; )unspecific error: /, "$1");
+}
+
+/** With a large first letter. */
+export function sentence(text: string): string {
+  const words = plain(text);
+  return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 /** Its first line, which ends in the announcement of the log's last lines if these follow. */

@@ -50,12 +50,12 @@ describe("the machine in one line", () => {
   it("says what is ready, and how many are served and wait", () => {
     const status = fleet(model("a", { state: "ready", name: "A" }), model("b", { schedule: schedule({ waiting: 1 }) }));
     const requests = [request("a"), request("b", { standing: standing("model", { place: 1 }) })];
-    expect(summary(status, underway(requests, 0))).toBe("A is ready; 1 request served, 1 waiting.");
+    expect(summary(status, underway(requests, 0))).toBe("A is ready; 1 request is served, 1 waiting.");
     expect(summary(fleet(), [])).toBe("No model is ready; no request is under way.");
   });
   it("of one engine by its gate", () =>
     expect(summary(one({ gate: gate({ running: { user: 2, background: 1 } }) }), [])).toBe(
-      "The engine is ready; 2 requests served.",
+      "The engine is ready; 2 requests are served.",
     ));
 });
 

@@ -87,7 +87,7 @@ export function summary(status: AnyStatus | undefined, requests: readonly Underw
 
 function served(running: number, waiting: number): string {
   if (!running && !waiting) return "no request is under way";
-  return `${counted(running, "request")} served${waiting ? `, ${waiting} waiting` : ""}`;
+  return `${counted(running, "request is", "requests are")} served${waiting ? `, ${waiting} waiting` : ""}`;
 }
 
 /** "alpha", "alpha and beta", "alpha, beta and gamma". */

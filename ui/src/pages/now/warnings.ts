@@ -1,7 +1,7 @@
 /* Everything that a person should know and mend: what the program says in its own words, and what to do about it. */
 import type { AnyStatus, ModelStatus } from "../../lib/api/types";
 import { isFleet, pageOf, stations, templates, type Station } from "../../lib/machine";
-import { firstLine } from "../../lib/said";
+import { firstLine, sentence } from "../../lib/said";
 
 export interface Warning {
   level: "bad" | "note"; // bad: something does not work; note: it works, and could do better
@@ -44,17 +44,11 @@ export function warnings(status: AnyStatus | undefined): Warning[] {
 const rank = (one: Warning) => (one.level === "bad" ? 0 : 1);
 
 function bad(text: string, todo = "", href = "", more: Partial<Warning> = {}): Warning {
-  return { level: "bad", text: sentence(text), todo, href, models: [], retry: null, ...more };
+  return { level: "bad", text: sentence(firstLine(text)), todo, href, models: [], retry: null, ...more };
 }
 
 function note(text: string, todo = "", href = "", more: Partial<Warning> = {}): Warning {
   return { ...bad(text, todo, href, more), level: "note" };
-}
-
-/** With a capital letter at its beginning, and on one line. */
-function sentence(text: string): string {
-  const line = firstLine(text);
-  return line.charAt(0).toUpperCase() + line.slice(1);
 }
 
 function ofConfiguration({ config }: AnyStatus): Warning[] {

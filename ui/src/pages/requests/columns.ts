@@ -1,6 +1,6 @@
 /* The columns of the table: what each is called, whether it is shown at first, and what it says. */
 import { absolute, count, duration, NONE, percent, rate, relative } from "../../lib/format";
-import { plain } from "../../lib/said";
+import { sentence } from "../../lib/said";
 import type { Kind } from "../../lib/ui/state";
 import type { Entry } from "./entry";
 
@@ -195,7 +195,7 @@ export const COLUMNS: readonly Column[] = [
     label: "Why",
     about: "why it took as long as it did",
     value: (one) => one.record.why,
-    text: (one) => sentence(one.record.why),
+    text: (one) => sentence(one.record.why) || NONE,
   },
   { id: "meta", label: "Meta", hidden: true, value: () => null, text: (one) => words(meta(one)) },
   {
@@ -224,12 +224,6 @@ export function hint(column: Column, entry: Entry): string | undefined {
     case "source":
       return column.text(entry, 0);
   }
-}
-
-/** The program's sentence with a large first letter. */
-export function sentence(text: string): string {
-  const words = plain(text);
-  return words ? words.slice(0, 1).toUpperCase() + words.slice(1) : NONE;
 }
 
 export function meta(entry: Entry, between = ", "): string {

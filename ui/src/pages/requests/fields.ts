@@ -1,6 +1,6 @@
 /* All that is known of one request, in groups, as it reads. What says nothing is left out. */
 import type { RequestRecord } from "../../lib/api/types";
-import { absolute, bytes, count, duration, NONE, percent, rate } from "../../lib/format";
+import { absolute, bytes, counted, duration, NONE, percent, rate } from "../../lib/format";
 import type { Entry } from "./entry";
 
 export type Field = readonly [label: string, value: string];
@@ -81,5 +81,5 @@ function size(entry: Entry, record: RequestRecord): Field[] {
 
 const yes = (value: boolean) => (value ? "yes" : "no");
 const spent = (seconds: number) => (seconds > 0 ? duration(seconds) : "");
-const tokens = (value: number | null) => (value === null ? "" : `${count(value)} tokens`);
+const tokens = (value: number | null) => (value === null ? "" : counted(value, "token"));
 const speed = (value: number | null) => (value === null ? "" : `${rate(value)} tokens/s`);
