@@ -1,8 +1,13 @@
 /* The program's sentences, for people. */
 
-/** Without the opening words that llama-swap's have. */
+/** Without the opening words that llama-swap's have, and without how a program sends a key. */
 export function plain(text: string): string {
-  return text.replace(/(^|; )unspecific error: /, "$1");
+  return text.replace(/(^|; )unspecific error: /, "$1").replace(/: send it as `Authorization: .*/, "");
+}
+
+/** That a key was not taken, and what another one has to be, if that is told. */
+export function notAccepted(reason: string): string {
+  return `This key was not accepted${reason.includes("API key") ? "" : `: ${reason}`}.`;
 }
 
 /** With a large first letter. */

@@ -26,9 +26,12 @@ export interface Asking {
   signal?: AbortSignal;
 }
 
+const UNSENDABLE = /[^\x20-\x7e]/; // a browser sends no such key, and the program takes none
+
 /** The answer, once its head is there and good; Failure otherwise. A 401 has the page ask for a key. */
 export async function open(path: string, asking: Asking = {}): Promise<Response> {
   const headers: Record<string, string> = { "X-Requested-With": "bioproxy", ...asking.headers };
+  if (UNSENDABLE.test(key.value)) throw refused(new Failure("a key is made of ASCII letters, digits and signs", 401));
   if (key.value) headers.Authorization = `Bearer ${key.value}`;
   const form = asking.body instanceof FormData;
   if (asking.body !== undefined && !form) headers["Content-Type"] = "application/json";
@@ -49,9 +52,12 @@ export async function open(path: string, asking: Asking = {}): Promise<Response>
   if (answer.ok) return answer;
   const text = await answer.text().catch(() => "");
   const body = parsed(text);
-  const failure = new Failure(sentence(body, text) || `${answer.status} ${answer.statusText}`, answer.status, body);
-  if (answer.status === 401) key.refused(failure.message);
-  throw failure;
+  throw refused(new Failure(sentence(body, text) || `${answer.status} ${answer.statusText}`, answer.status, body));
+}
+
+function refused(failure: Failure): Failure {
+  if (failure.status === 401) key.refused(failure.message);
+  return failure;
 }
 
 /** The answer's JSON. */
