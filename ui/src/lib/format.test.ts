@@ -69,6 +69,9 @@ describe("times", () => {
     [280, "in 3 min"],
     [0, "–"],
   ])("%s at 100 reads %s", (time, text) => expect(relative(time, 100)).toBe(text));
+  it.each([NaN, 9e20, -9e20])("%s is no time", (time) =>
+    expect([relative(time, 100), absolute(time)]).toEqual(["–", "–"]),
+  );
   it("after a day the date is said", () => expect(relative(1, 1e6)).toBe(absolute(1)));
   it("about rounds", () => expect([about(0.2), about(89), about(5000)]).toEqual(["1 s", "89 s", "83 min"]));
 });

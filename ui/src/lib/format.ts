@@ -98,9 +98,15 @@ export function percent(share: Maybe<number>): string {
   return `${value > 0 && value < 0.95 ? value.toFixed(1) : Math.round(value)} %`;
 }
 
+/** The moment of a unix time; undefined without one, and for one that no calendar has. */
+export function moment(time: Maybe<number>): Date | undefined {
+  const at = new Date((time || NaN) * 1000);
+  return Number.isNaN(at.getTime()) ? undefined : at;
+}
+
 /** How long ago a unix time is, or how far ahead: "just now", "12 s ago", "in 3 min"; after a day the date. */
 export function relative(time: Maybe<number>, now: number): string {
-  if (time === null || time === undefined || time === 0) return NONE;
+  if (!time || !moment(time)) return NONE;
   const seconds = now - time;
   if (Math.abs(seconds) >= DAY) return absolute(time);
   if (Math.abs(seconds) < 2) return "just now"; // the clock that ticks may be a second behind
@@ -114,8 +120,8 @@ export function sameDay(time: number, other: number): boolean {
 
 /** A unix time in the reader's own zone: "2026-11-28 14:05:09". */
 export function absolute(time: Maybe<number>): string {
-  if (time === null || time === undefined || time === 0) return NONE;
-  const at = new Date(time * 1000);
+  const at = moment(time);
+  if (!at) return NONE;
   const two = (part: number) => String(part).padStart(2, "0");
   const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
   return `${day} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;

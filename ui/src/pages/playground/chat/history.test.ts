@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import * as history from "./history";
-import { answer, NO_FIGURES, question, splitLoading, type Chat } from "./turns";
+import { answer, NO_FIGURES, question, splitLoading, type Chat, type Turn } from "./turns";
 
 const PICTURE = { name: "a.png", type: "image/png", url: "data:image/png;base64,AAAA" };
 
@@ -49,7 +49,9 @@ it("finds chats by all words of their text", () => {
 
 it("wakes a chat whose page was closed in the middle of an answer", () => {
   const running = chat("Why?", { turns: [question("Why?", []), { ...answer("m", "r", 0), state: "writing" }] });
-  expect(history.woken(running).turns.map((turn) => turn.state)).toEqual(["done", "stopped"]);
+  const woken = history.woken(running);
+  expect(woken.turns.map((turn) => turn.state)).toEqual(["done", "stopped"]);
+  expect([woken.id, ...woken.turns.map(({ id }) => id)]).toEqual([running.id, ...running.turns.map(({ id }) => id)]);
 });
 
 it("writes Markdown", () => {
@@ -77,7 +79,7 @@ describe("a file of chats", () => {
   ])("that is wrong says how: %s", (text, sentence) => expect(() => history.fromJson(text)).toThrow(sentence));
 
   it("brings no picture that would be loaded from elsewhere, and nothing of another type", () => {
-    const turn = { role: "user", text: 7, pictures: [{ url: "https://evil.example/x.png" }, PICTURE] };
+    const turn = { role: "user", text: 7, pictures: [null, { url: "https://evil.example/x.png" }, PICTURE] };
     const [read] = history.fromJson(JSON.stringify({ chats: [{ turns: [turn], title: {} }] }));
     expect(read?.turns[0]).toMatchObject({ text: "", pictures: [PICTURE] });
     expect(read?.title).toBe("");
@@ -87,6 +89,33 @@ describe("a file of chats", () => {
     const turn = { role: "assistant", text: "a", state: "cut" };
     expect(history.fromJson(JSON.stringify({ chats: [{ turns: [turn] }] }))[0]?.turns[0]?.state).toBe("cut");
   });
+
+  it.each([
+    [{ created: 9e20 }, {}],
+    [{ updated: 9e20 }, {}],
+    [{ created: -1, updated: "x" }, {}],
+    [{}, { started: 9e20 }],
+    [{}, { figures: { parts: null } }],
+    [{}, { figures: { parts: { queue: "x", swap: null } } }],
+    [{}, { figures: { parts: "x", cached: "3", total: {}, source: 7, why: {} } }],
+    [{}, { figures: [] }],
+    [{}, { request: "\ud800", model: {}, reasoning: 1, error: [], state: "x", progress: 7, pictures: 7 }],
+  ])("puts right what is none of ours, as does one that was kept so: %j %j", (chat, turn) => {
+    const foreign = { title: "", ...chat, turns: [{ role: "assistant", text: "a", ...turn }] };
+    const known = { ...history.fresh(1), ...foreign } as unknown as Chat;
+    for (const read of [...history.fromJson(JSON.stringify({ chats: [foreign] })), history.woken(known)]) {
+      const now = Date.now() / 1000;
+      expect(read.created > 0 && read.created <= now && read.updated > 0 && read.updated <= now).toBe(true);
+      const { text, figures, ...rest } = read.turns[0] as Turn;
+      expect(text).toBe("a");
+      expect(encodeURIComponent(rest.request)).toBe("");
+      expect(rest).toMatchObject({ model: "", reasoning: "", error: "", started: 0, progress: null, pictures: [] });
+      if ("figures" in turn) expect(figures).toEqual(NO_FIGURES);
+    }
+  });
+
+  it("refuses what has nothing in it with a sentence", () =>
+    expect(() => history.fromJson('{"chats": [{"turns": [null]}]}')).toThrow("Chat 1, turn 1 of this file is neither"));
 
   it("completes figures that it does not have", () => {
     const turn = { role: "assistant", text: "a", figures: { cached: 3 } };

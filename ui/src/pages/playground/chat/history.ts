@@ -4,10 +4,10 @@ import { newSession } from "../asking";
 import {
   NO_FIGURES,
   answer,
-  isRunning,
   newId,
   question,
   type Chat,
+  type Figures,
   type Picture,
   type Turn,
   type TurnState,
@@ -16,6 +16,7 @@ import {
 export const MOST_CHATS = 200;
 export const MOST_BYTES = 200_000_000; // of all chats, pictures above all
 const TITLE = 60; // characters
+const DAY = 86_400; // seconds by which clocks may differ
 const SEARCHED = 50_000; // characters of a chat that are searched
 
 /** What the list needs of a chat. */
@@ -79,12 +80,16 @@ export function found(heads: readonly Head[], query: string): Head[] {
   return heads.filter((head) => words.every((word) => head.words.includes(word)));
 }
 
-/** A chat that was kept while it ran: its page is gone, and so is its stream. */
+/** A chat that was kept, perhaps by an earlier version, or while it ran: its page is gone, and so is its stream. */
 export function woken(chat: Chat): Chat {
-  const turns = chat.turns.map((turn) =>
-    isRunning(turn) ? { ...turn, state: "stopped" as const, progress: null } : turn,
-  );
-  return { ...chat, turns };
+  const { turns, ...read } = readChat(chat, 1);
+  const { id, session } = chat;
+  return {
+    ...read,
+    id,
+    session,
+    turns: turns.map((turn, index) => ({ ...turn, id: chat.turns[index]?.id ?? turn.id })),
+  };
 }
 
 export function asMarkdown(chat: Chat): string {
@@ -123,40 +128,63 @@ export function fromJson(text: string): Chat[] {
 function readChat(value: unknown, number: number): Chat {
   const given = (value ?? {}) as Partial<Chat>;
   if (!Array.isArray(given.turns)) throw new Error(`Chat ${number} of this file has no turns.`);
-  const chat = fresh(Number(given.created) || Date.now() / 1000);
+  const chat = fresh(past(given.created, Date.now() / 1000));
   return {
     ...chat,
     title: text(given.title).slice(0, 200),
-    updated: Number(given.updated) || chat.created,
-    turns: given.turns.map((turn: Partial<Turn>, index) => readTurn(turn, `${number}, turn ${index + 1}`)),
+    updated: past(given.updated, chat.created),
+    turns: given.turns.map((turn: Partial<Turn> | null, index) => readTurn(turn ?? {}, `${number}, turn ${index + 1}`)),
   };
 }
 
-const ENDS: readonly TurnState[] = ["cut", "stopped", "failed"];
+const ENDS: readonly TurnState[] = ["done", "cut", "failed"]; // any other state is that of one that was stopped
 
 function readTurn(given: Partial<Turn>, where: string): Turn {
   if (given.role === "user") return question(text(given.text), pictures(given.pictures));
   if (given.role !== "assistant") throw new Error(`Chat ${where} of this file is neither a user's nor an assistant's.`);
-  const turn = answer(text(given.model), text(given.request), Number(given.started) || 0);
-  const figures = typeof given.figures === "object" && given.figures ? { ...NO_FIGURES, ...given.figures } : null;
-  const state = ENDS.find((one) => one === given.state) ?? "done";
+  const request = text(given.request);
+  const { state = "done" } = given;
   return {
-    ...turn,
+    ...answer(text(given.model), /^[!-~]*$/.test(request) ? request : "", past(given.started, 0)),
     text: text(given.text),
     reasoning: text(given.reasoning),
     error: text(given.error),
-    state,
-    figures,
+    state: ENDS.find((one) => one === state) ?? "stopped",
+    figures: figures(given.figures),
+  };
+}
+
+function figures(given: unknown): Figures | null {
+  if (typeof given !== "object" || !given) return null;
+  const { source, why, parts, ...numbers } = { ...NO_FIGURES, ...given };
+  const known = Object.keys(NO_FIGURES).map((name) => [name, number((numbers as Record<string, unknown>)[name])]);
+  return {
+    ...(Object.fromEntries(known) as Figures),
+    source: source === "memory" || source === "disk" ? source : "",
+    why: text(why),
+    parts: Object.fromEntries(
+      Object.entries(Object(parts)).filter((part): part is [string, number] => number(part[1]) !== null),
+    ),
   };
 }
 
 function pictures(given: unknown): Picture[] {
-  const all = Array.isArray(given) ? (given as Partial<Picture>[]) : [];
+  const all = Array.isArray(given) ? (given as (Partial<Picture> | null)[]) : [];
   return all
-    .map(({ name, type, url }) => ({ name: text(name), type: text(type), url: text(url) }))
+    .map((one) => ({ name: text(one?.name), type: text(one?.type), url: text(one?.url) }))
     .filter(({ url }) => /^data:image\/(png|jpeg|gif|webp);base64,/.test(url));
 }
 
 function text(value: unknown): string {
   return typeof value === "string" ? value : "";
+}
+
+function number(value: unknown): number | null {
+  return typeof value === "number" && Number.isFinite(value) ? value : null;
+}
+
+/** A time that has been, by whatever clock; else `otherwise`. */
+function past(value: unknown, otherwise: number): number {
+  const time = number(value) ?? 0;
+  return time > 0 && time < Date.now() / 1000 + DAY ? time : otherwise;
 }
