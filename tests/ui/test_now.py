@@ -114,6 +114,21 @@ async def test_a_pause(tab: Tab, rig: Rig) -> None:
     await free(rig)
 
 
+async def test_a_pause_is_taken_back_while_it_begins(tab: Tab, rig: Rig) -> None:
+    """What runs may finish; until then the page does not say that nothing runs."""
+    page = await tab.open(rig.port)
+    held = await rig.ask_held("a")
+    await page.get_by_role("button", name="Pause: save").click()
+    await page.get_by_role("menuitem", name="For an hour").click()
+    note = page.get_by_role("status").filter(has_text="bioproxy is being paused for another")
+    await note.get_by_role("button", name="Resume").click()
+    await expect(note).to_have_count(0)
+    await rig.release("a")
+    assert (await held).status == 200
+    assert (await rig.chat("a")).status == 200
+    await free(rig)
+
+
 async def test_a_load_is_shown(tab: Tab, tmp_path: Path) -> None:
     """With the time left, once one was measured."""
     tab.expected(GONE)
