@@ -502,6 +502,28 @@ async def test_a_second_tab_follows(chat: Chat, rig: Rig) -> None:
     assert tab.wrong() == []
 
 
+async def test_an_answer_that_runs_in_another_tab_is_not_called_stopped(chat: Chat, rig: Rig) -> None:
+    """It is there once it has ended. What is asked meanwhile is a chat of its own."""
+    await script(rig, pieces=["Half ", "whole"], hold=1)
+    await chat.say("Go")
+    await expect(chat.answers).to_contain_text("Half")
+    await expect(kept(chat, "Go")).to_be_visible()
+    others = [Chat(Tab(await chat.page.context.new_page()), rig) for _ in range(2)]
+    for other in others:
+        await other.open()
+        await expect(other.answers).to_contain_text("It is being answered in another tab.")
+    follows, asks = others
+    await script(rig, pieces=["Quick answer"])
+    await asks.say("There")
+    await asks.ended(2)
+    await asks.tab.told("Another tab has gone on with this chat")
+    await rig.release("a")
+    for one in (chat, follows):
+        await expect((await one.ended()).locator(".markdown")).to_have_text("Half whole")
+    await expect(kept(chat, "Go")).to_have_count(2)
+    assert [other.tab.wrong() for other in others] == [[], []]
+
+
 async def test_two_tabs_that_ask_at_once_lose_nothing(chat: Chat, rig: Rig) -> None:
     """The second goes on in a chat of its own, and says so; what the first asked stays where it was."""
     await chat.say("First")

@@ -11,8 +11,8 @@ import { DEFAULTS, isRunning, type Chat, type Parameters } from "./turns";
 const last = stored("playground.chat", "");
 const tabs = new BroadcastChannel("bioproxy.chats"); // the others of this browser
 
-/** What a tab tells the others, once the browser keeps it. */
-type News = { kept: Head } | { removed: string };
+/** What a tab tells the others, once the browser keeps it, or asks them: a chat that runs is kept anew, and so told. */
+type News = { kept: Head } | { removed: string } | { wanted: string };
 
 class Chats {
   heads = $state.raw<Head[]>([]); // newest first
@@ -40,7 +40,7 @@ class Chats {
       this.heads = ordered([...this.heads, ...kept.filter(({ id }) => !this.heads.some((head) => head.id === id))]);
       const { current } = this;
       const chat = kept.some((head) => head.id === wanted) ? await shelf.chat(wanted) : undefined;
-      if (chat && current === this.current && current.isUnused) this.look(this.begun(woken(chat)));
+      if (chat && current === this.current && current.isUnused) this.wake(chat);
     });
   }
 
@@ -54,8 +54,14 @@ class Chats {
     if (known) return this.look(known);
     await this.guarded(async () => {
       const chat = await shelf.chat(id);
-      if (chat) this.look(this.begun(woken(chat)));
+      if (chat) this.wake(chat);
     });
+  }
+
+  /** Whether an answer still runs in another tab that one knows. */
+  private wake(chat: Chat): void {
+    this.look(this.begun(woken(chat)));
+    if (chat.turns.some(isRunning)) tabs.postMessage({ wanted: chat.id } satisfies News);
   }
 
   isRunning(id: string): boolean {
@@ -84,12 +90,16 @@ class Chats {
     this.open.delete(id);
   }
 
-  /** Another tab has changed a chat; the one that is open here follows once nothing in it runs. */
+  /** Another tab has changed a chat; the one that is open here follows once nothing in it runs but what it has. */
   private async hear(news: News): Promise<void> {
     if ("removed" in news) {
       this.removed.add(news.removed);
       this.open.get(news.removed)?.stop();
       return this.forget(news.removed);
+    }
+    if ("wanted" in news) {
+      const asked = this.open.get(news.wanted);
+      return asked?.running ? this.keep($state.snapshot(asked.chat)) : undefined;
     }
     const { id, title } = news.kept;
     this.list(news.kept);
@@ -98,7 +108,8 @@ class Chats {
     await this.guarded(async () => {
       const chat = this.open.has(id) ? await shelf.chat(id) : undefined;
       const open = this.open.get(id);
-      if (chat && open && !open.running && !chat.turns.some(isRunning)) open.follow(chat);
+      if (!chat || !open || open.running) return;
+      if (!chat.turns.some(isRunning) || !open.lacks(chat.turns.map((turn) => turn.id))) open.follow(chat);
     });
   }
 
@@ -130,10 +141,11 @@ class Chats {
 
   /** If another tab goes on with a chat, what is asked here makes another one of it: else the last one would be kept. */
   private async part(conversation: Conversation): Promise<void> {
-    const { id } = conversation.chat;
+    const { chat, elsewhere } = conversation;
+    const { id } = chat;
     await this.guarded(async () => {
-      if (!conversation.lacks((await shelf.head(id))?.turns ?? [])) return;
-      conversation.chat = apart(conversation.chat);
+      if (!elsewhere && !conversation.lacks((await shelf.head(id))?.turns ?? [])) return;
+      conversation.follow(apart(elsewhere ? woken(chat) : chat));
       this.open.delete(id);
       this.open.set(conversation.chat.id, conversation);
       toast("Another tab has gone on with this chat, so it goes on here as one of its own.");

@@ -7,7 +7,7 @@ import { isPeer } from "../catalogue";
 import { models } from "../models.svelte";
 import { judged, read } from "./pictures";
 import { run } from "./run";
-import { answer, question, type Chat, type Parameters, type Picture, type Turn } from "./turns";
+import { answer, isRunning, question, type Chat, type Parameters, type Picture, type Turn } from "./turns";
 
 const KEEP_EVERY = 2000; // ms, while an answer runs
 const LIGHT = 5_000_000; // characters of pictures, up to which it is kept that often
@@ -22,6 +22,8 @@ export class Conversation {
   running = $state(false);
   text = $state(""); // what is being written
   pictures = $state.raw<Picture[]>([]);
+
+  elsewhere = false; // another tab answers
 
   private adding: Promise<unknown> = Promise.resolve();
   private stopper: AbortController | undefined;
@@ -40,6 +42,7 @@ export class Conversation {
   /** Another tab has gone on with it, and this one follows. */
   follow(chat: Chat): void {
     this.chat = chat;
+    this.elsewhere = chat.turns.some(isRunning);
     this.see();
   }
 
