@@ -108,6 +108,19 @@ async def test_a_load_is_cancelled(tab: Tab, rig: Rig) -> None:
     await expect(page.locator("[data-sonner-toast]")).to_have_count(0)
 
 
+async def test_a_double_click_on_load_cancels_nothing(tab: Tab, rig: Rig) -> None:
+    """Cancel appears under the pointer between its clicks."""
+    tab.expected("500")
+    page = await tab.open(rig.port, "/models")
+    unloads: list[str] = []
+    page.on("request", lambda request: unloads.extend([request.url] if "unload" in request.url else []))
+    await page.get_by_role("button", name="Load slow").dblclick()
+    await expect(page.get_by_role("progressbar", name="Load of slow")).to_be_visible()
+    await page.get_by_role("button", name="Cancel the load of slow").click()
+    await expect(row(page, "slow").get_by_text("stopped")).to_be_visible()
+    assert len(unloads) == 1
+
+
 async def test_a_load_is_cancelled_by_somebody_else(tab: Tab, rig: Rig) -> None:
     """Who asked for it is told what became of it."""
     tab.expected("500")
