@@ -151,6 +151,10 @@ async def test_models_come_and_go_with_the_configuration(tab: Tab, tmp_path: Pat
         await button(page, "Go").click()
         card = page.get_by_role("list", name="Requests").get_by_role("article")
         await expect(card).to_contain_text("no router for requested model")
+        none = page.get_by_text("No model is listed: models and peers of the configuration would be.")
+        await expect(none).to_have_count(0)
+        await rig.reload({})
+        await expect(none).to_be_visible()
 
 
 # load test

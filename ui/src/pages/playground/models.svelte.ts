@@ -8,11 +8,13 @@ import { first, groups, listed, type Capability, type Group } from "./catalogue"
 class Models {
   list = $state.raw<ListedModel[]>([]);
   fault = $state("");
+  none = $state(false); // the list was read, and is empty
 
   async load(): Promise<void> {
     try {
       const { data } = await askModel<Partial<ModelList>>("v1/models", {});
       this.list = listed(data);
+      this.none = !this.list.length;
       this.fault = "";
     } catch (error) {
       this.fault = told(error);
