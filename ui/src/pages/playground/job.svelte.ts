@@ -19,6 +19,7 @@ export class Job<T> {
     if (this.running) return;
     const { signal } = (this.stopper = new AbortController());
     const began = performance.now();
+    this.result = undefined;
     this.error = "";
     this.seconds = null;
     this.running = true;

@@ -63,6 +63,8 @@ class Rerank {
 
   async rank(): Promise<void> {
     const sent = documents.filled(this.rows);
+    this.rows = documents.scored(this.rows, sent, {});
+    this.tokens = null;
     const body = { model: chosen.rerank.id, query: this.query, documents: sent.map((one) => one.text) };
     await this.job.run((asking) => askModel<documents.Ranked>("v1/rerank", { ...asking, method: "POST", body }));
     const answer = this.job.result;

@@ -59,7 +59,7 @@ class Speech {
       const blob = await (await openModel("v1/audio/speech", { ...asking, method: "POST", body })).blob();
       return { blob, url: URL.createObjectURL(blob), voice, at: clock.exact() };
     });
-    if (before && before !== this.job.result) URL.revokeObjectURL(before.url);
+    if (before) URL.revokeObjectURL(before.url);
   }
 
   clear(): void {
