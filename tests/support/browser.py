@@ -55,7 +55,7 @@ GONE = (
     "ERR_CONNECTION_(REFUSED|RESET|CLOSED|ABORTED)|ERR_SOCKET_NOT_CONNECTED"
     "|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONTENT_LENGTH_MISMATCH"
 )
-# What the page says in its corner goes after some seconds, in which a busy machine may not have looked.
+# What the page says over its title goes after some seconds, in which a busy machine may not have looked.
 TOASTS = """window.toasts = []; new MutationObserver(changes => { for (const { addedNodes } of changes)
   for (const one of addedNodes) if (one instanceof Element) toasts.push(...(one.matches("[data-sonner-toast]") ? [one]
     : one.querySelectorAll("[data-sonner-toast]"))); }).observe(document, { childList: true, subtree: true })"""
@@ -191,7 +191,7 @@ class Tab:
         return text
 
     async def told(self, text: str) -> None:
-        """The page has said something with this text in its corner; it may be gone by now."""
+        """The page has said something with this text over its title; it may be gone by now."""
 
         async def look() -> bool | None:
             texts = await self.page.evaluate("toasts.map(one => one.textContent)")

@@ -35,6 +35,11 @@ SLOW_BROWSER = """{ const open = IDBFactory.prototype.open;
     request.onupgradeneeded = event => seen.onupgradeneeded?.(event);
     request.onsuccess = event => (window.goOn = () => seen.onsuccess?.(event));
     return seen } }"""  # opens its database when a test says so
+COVERED = """() => { const over = document.querySelector("[data-sonner-toast]").getBoundingClientRect();
+  return [...document.querySelectorAll("main :is(a, button, input, textarea)")].filter(one => {
+    const { width, left, right, top, bottom } = one.getBoundingClientRect();
+    return width > 1 && left < over.right && right > over.left && top < over.bottom && bottom > over.top
+  }).map(one => one.outerHTML.slice(0, 120)) }"""  # what lies below what the page says
 HOSTILE = """<script>window.harmed = 1</script><img src="/unload" onerror="window.harmed = 2">
 ![x](/unload) ![y](https://evil.example/pixel.png)
 
@@ -299,6 +304,17 @@ async def test_images_are_picked_pasted_dropped_looked_at_and_removed(chat: Chat
     assert text == {"type": "text", "text": "What is it?"}
     assert image["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
     await expect(chat.questions.get_by_role("button", name="View paste.png")).to_be_visible()
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["wide", "phone"])
+async def test_what_the_page_says_lies_on_no_control(chat: Chat, *, phone: bool) -> None:
+    """Send above all, which one presses next."""
+    if phone:
+        await chat.tab.phone()
+    svg: Json = {"name": "x.svg", "mimeType": "image/svg+xml", "buffer": b"<svg/>"}
+    await chat.page.locator("input[type=file][multiple]").set_input_files([svg])
+    await chat.page.locator("[data-sonner-toast][data-mounted=true]").wait_for()
+    assert await chat.page.evaluate(COVERED) == []
 
 
 async def test_a_hostile_answer_can_do_nothing(chat: Chat, rig: Rig) -> None:
