@@ -281,7 +281,8 @@ async def test_images_are_picked_pasted_dropped_looked_at_and_removed(chat: Chat
     """Up to five; another kind of file is refused with a sentence."""
     page = chat.page
     chooser = page.locator("input[type=file][multiple]")
-    await chooser.set_input_files([FILE, {**FILE, "name": "dog.png"}])
+    await chooser.set_input_files([FILE, {**FILE, "name": "bad.png", "buffer": b"text"}, {**FILE, "name": "dog.png"}])
+    await chat.tab.told("bad.png is no image, or a broken one.")
     give = """([kind, bytes]) => { const data = new DataTransfer();
       data.items.add(new File([new Uint8Array(bytes)], `${kind}.png`, { type: "image/png" }));
       const box = document.querySelector("form textarea");

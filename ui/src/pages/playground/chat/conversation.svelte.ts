@@ -1,5 +1,6 @@
 /* One chat that is open: its turns, what is being written, and the answer that runs. It goes on while another page or
  * another chat is looked at. */
+import { told } from "../../../lib/api/client";
 import { playing } from "../../../lib/stores/playing.svelte";
 import { clock } from "../../../lib/stores/clock.svelte";
 import { newRequest } from "../asking";
@@ -94,8 +95,13 @@ export class Conversation {
   add(files: readonly File[]): Promise<string[]> {
     const added = this.adding.then(async () => {
       const { good, refused } = judged(files, this.pictures.length);
-      const pictures = await Promise.all(good.map(read));
-      this.pictures = [...this.pictures, ...pictures];
+      for (const file of good) {
+        try {
+          this.pictures = [...this.pictures, await read(file)];
+        } catch (error) {
+          refused.push(told(error));
+        }
+      }
       return refused;
     });
     this.adding = added.catch(() => undefined); // who added them is told

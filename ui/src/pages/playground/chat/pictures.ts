@@ -19,7 +19,12 @@ export function judged(files: readonly File[], already: number): { good: File[];
   return { good, refused: [...new Set(refused)] };
 }
 
-export function read(file: File): Promise<Picture> {
+/** The file as a picture; an Error says that it is none, whatever it is called. */
+export async function read(file: File): Promise<Picture> {
+  const bitmap = await createImageBitmap(file).catch(() => {
+    throw new Error(`${file.name} is no image, or a broken one.`);
+  });
+  bitmap.close();
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve({ name: file.name, type: file.type, url: String(reader.result) });
