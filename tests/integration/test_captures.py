@@ -86,4 +86,4 @@ async def by_command(rig: Rig, path: Path) -> None:
     again = await verb(rig, "captures", "export", str(path))
     assert (again.code, "is there already" in again.err) == (1, True)
     wrong = await verb(rig, "captures", "export", "--since", "soon")
-    assert (wrong.code, "--since" in wrong.err) == (1, True)
+    assert (wrong.code, "--since" in wrong.err) == (2, True)

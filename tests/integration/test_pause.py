@@ -54,7 +54,7 @@ async def test_for_a_time_that_is_none(tmp_path: Path) -> None:
     """Nothing is paused."""
     async with swap_rig(tmp_path, fakes("a")) as rig:
         ended = await verb(rig, "pause", "--for", "a while")
-        assert (ended.code, "for: expected a duration such as" in ended.err) == (1, True)
+        assert (ended.code, "for: expected a duration such as" in ended.err) == (2, True)
         assert (await rig.chat("a")).status == 200
 
 
