@@ -6,7 +6,6 @@ Stuck engines and sleeping machines have a module of their own, test_attach_stuc
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,21 +114,6 @@ async def test_a_process_that_cannot_be_seen_is_searched_for_ever_more_rarely(mo
     assert told.names() == ["loading", "on_ready", "ready"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no process that is not ours tells of its end")
-async def test_the_end_of_its_process_is_seen_at_once() -> None:
-    """Though no connection lies idle that would tell, and the next look is a minute away; again after a restart."""
-    told = Told()
-    async with FakeEngine() as fake, running(make(fake.url, told, interval=60)) as attachment:
-        for number in (1, 2):
-            await attachment.wait_ready()
-            attachment.pool.drop_idle()
-            await fake.kill()
-            await told.until("on_gone", number)
-            await fake.start()
-            await told.until("on_ready", number + 1)
-    assert attachment.end is None
-
-
 async def test_first_look_is_told() -> None:
     """That nobody is there is news at the beginning, and only then: until the first look nobody knows."""
     told = Told()
@@ -214,7 +198,6 @@ async def test_restart_between_two_looks() -> None:
     told = Told()
     async with FakeEngine() as fake, running(make(fake.url, told, interval=60)) as attachment:
         await attachment.wait_ready()
-        attachment.heed(None)
         await fake.restart()
         attachment.suspect("time to look")
         assert await told.until("on_gone") == "the engine was restarted by something else"

@@ -55,6 +55,7 @@ async def test_a_restart_is_noticed_at_once(tmp_path: Path) -> None:
         talk = Conversation(client)
         await talk.say(text(300, "A long story."))
         await conversations_saved(app)
+        await station(app).attachment.look_now()  # so a connection lies idle: it is closed when the engine ends
         await engine.restart()
         assert (await talk.say("go on")).cached >= talk.turns[0].prompt - SLACK
 

@@ -34,11 +34,6 @@ def open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
-def files_of(app: App) -> int:
-    """Open file descriptors but the one that tells of the engine's end, which is there while an engine is."""
-    return open_files() - (station(app).attachment.end is not None)
-
-
 async def until(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
     """Wait until `condition()` is true, looking every few milliseconds; TimeoutError when it never is."""
 
@@ -100,10 +95,10 @@ async def nothing_leaked(app: App) -> AsyncIterator[None]:
         lambda: station(app).attachment.looks and "warm-up works" in tasks()
     )  # the services' own tasks are there
     await until(lambda: quiet(app))
-    before, files = tasks(), files_of(app)
+    before, files = tasks(), open_files()
 
     def as_before() -> bool:
-        return quiet(app) and not tasks() - before and files_of(app) <= files
+        return quiet(app) and not tasks() - before and open_files() <= files
 
     with no_request_is_garbage():
         yield
@@ -111,7 +106,7 @@ async def nothing_leaked(app: App) -> AsyncIterator[None]:
             await until(as_before)
         except TimeoutError:
             raise AssertionError(
-                f"left over: {owned(app)}, tasks {tasks() - before}, files {files} → {files_of(app)}"
+                f"left over: {owned(app)}, tasks {tasks() - before}, files {files} → {open_files()}"
             ) from None
 
 

@@ -11,10 +11,10 @@ takes connections and computes nothing; it must produce one token before it is r
 must be good). `NEXT` says which state may follow which.
 
 One task looks, every two seconds while all is well, with `GET /props`: it is answered beside the work, does not wake a
-sleeping server, is 503 while a model loads, and tells which model it is. Requests that fail say `suspect`, as does the
-end of its process, and the look is taken at once; one that saw the engine load or change says `meet_again`. That it is
-another process than before is seen in /proc if we may look there, else in `media_marker`, which llama-server draws anew
-at each start. `generation` counts processes and models: what was resident in an earlier one is gone.
+sleeping server, is 503 while a model loads, and tells which model it is. Requests that fail say `suspect`, and the look
+is taken at once; one that saw the engine load or change says `meet_again`. That it is another process than before is
+seen in /proc if we may look there, else in `media_marker`, which llama-server draws anew at each start. `generation`
+counts processes and models: what was resident in an earlier one is gone.
 
 Nothing else decides about the engine; others report, read `state` to inform, and wait with `wait_ready`.
 
@@ -27,10 +27,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
@@ -144,7 +142,6 @@ class Attachment:
         self.identity: Identity | None = None
         self.discovery = Discovery()
         self.process: Listener | None = None  # as it was found by the newest look for it
-        self.end: int | None = None  # a descriptor that can be read from when its process has ended (pidfd)
         self.looks = self.unanswered = self.unseen = self.changes = 0
         self.asleep = slept()
         self.now = asyncio.Event()
@@ -161,22 +158,6 @@ class Attachment:
         """Something went wrong with a request: look now."""
         log.debug("looking at the engine now: %s", reason)
         self.now.set()
-
-    def heed(self, pid: int | None) -> None:
-        """Look as soon as this process ends, on Linux. No connection to it may lie idle at that moment, and tell."""
-        loop = asyncio.get_running_loop()
-        if self.end is not None:
-            loop.remove_reader(self.end)
-            os.close(self.end)
-            self.end = None
-        if pid is not None and sys.platform == "linux":
-            with suppress(OSError):  # it has ended: the next look finds that
-                self.end = os.pidfd_open(pid)
-                loop.add_reader(self.end, self.process_ended)
-
-    def process_ended(self) -> None:
-        self.heed(None)
-        self.suspect("its process has ended")
 
     def meet_again(self, reason: str) -> None:
         """A request saw that it is loading, or is not what it was: nothing reaches it until it has been met anew."""
@@ -205,7 +186,6 @@ class Attachment:
                 group.create_task(self.follow(), name="engine looks")
                 group.create_task(self.stall.run(), name="engine silence")
         finally:
-            self.heed(None)
             await self.llama.close()
 
     async def follow_other(self, see: Callable[[], EngineFacts]) -> None:
@@ -331,7 +311,6 @@ class Attachment:
             self.become(State.LOADING, f"preparing for it failed: {in_words(error)}")
             return
         if changes == self.changes:
-            self.heed(identity.pid if self.expect_pid() is None else None)  # of a child of ours we are told
             self.become(State.READY, f"{facts.alias or facts.url} is ready")
 
     def another_process(self, identity: Identity) -> bool:
